@@ -1,0 +1,1 @@
+"""onnxprune compresses any exported ONNX model, and measures what was gained."""
