@@ -1,0 +1,66 @@
+"""The pass that writes masks into a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from passes.weights import Weight, collect_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class ApplyMasksPass(ir.passes.InPlacePass):
+    """Sets to zero what masks do not keep.
+
+    Attributes:
+        masks: by weight name, ``(groups, rows, columns)`` in the view of the weight's layout;
+            True keeps. Weights without a mask stay as they are.
+    """
+
+    masks: Mapping[str, NDArray[np.bool_]] = field(repr=False)
+
+    def requires(self, model: ir.Model) -> None:
+        """Every mask names a weight of the model and has its shape."""
+        weights = {weight.name: weight for weight in collect_weights(model).weights}
+        for name, mask in self.masks.items():
+            if name not in weights:
+                msg = f"there is a mask for '{name}', but the model has no such prunable weight"
+                raise ir.passes.PreconditionError(msg)
+            expected = weights[name].matrices().shape
+            if mask.shape != expected:
+                msg = f"the mask of '{name}' has shape {mask.shape}, its weight {expected}"
+                raise ir.passes.PreconditionError(msg)
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Apply the masks; ``modified`` is True when any stored bit changed."""
+        modified = False
+        for weight in collect_weights(model).weights:
+            if weight.name in self.masks:
+                modified |= _apply(weight, self.masks[weight.name])
+        return ir.passes.PassResult(model, modified)
+
+
+def masked(array: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """A copy of ``array`` with +0.0 where ``mask``, of the same shape, is False."""
+    return np.where(mask, array, np.zeros((), dtype=array.dtype))
+
+
+def _apply(weight: Weight, mask: NDArray[np.bool_]) -> bool:
+    before = weight.array()
+    after = masked(before, weight.layout.array(mask))
+    if after.tobytes() == before.tobytes():
+        return False
+    tensor = weight.value.const_value
+    assert tensor is not None
+    weight.value.const_value = ir.tensor(
+        after, dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string
+    )
+    return True
