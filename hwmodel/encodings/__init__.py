@@ -1,0 +1,1 @@
+"""One encoding a file; :mod:`hwmodel.encoding` holds their contract."""

@@ -1,0 +1,115 @@
+"""Commands from a model to a model, or to a look at one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxprune.cli.app import app, finish
+from onnxprune.cli.options import Allocation, AsJson, Exclude, Model, OpTypes, Output, Seed, Threads
+
+
+@app.command()
+def inspect(model: Model, *, as_json: AsJson = False) -> None:
+    """Show the weights that can be pruned, their sparsity now, and why others are skipped.
+
+    Example: onnxprune inspect models/lenet5.onnx
+    """
+    from onnxprune import api
+
+    finish(api.inspect(model), as_json=as_json)
+
+
+@app.command()
+def prune(
+    model: Model,
+    output: Output,
+    *,
+    sparsity: Annotated[
+        float | None,
+        typer.Option("--sparsity", help="Share of all prunable weights to set to zero, 0 to 1."),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", help="JSON plan with the sparsity of each weight or node."),
+    ] = None,
+    allocation: Annotated[
+        Allocation, typer.Option("--allocation", help="How sparsity is shared between weights.")
+    ] = Allocation.UNIFORM,
+    nodes_to_exclude: Exclude = None,
+    op_types_to_prune: OpTypes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prune by magnitude in one pass, without data and without search.
+
+    Example: onnxprune prune models/lenet5.onnx -o pruned.onnx --sparsity 0.8 --allocation global
+    """
+    from onnxprune import api
+
+    report = api.prune(
+        model,
+        output,
+        sparsity=sparsity,
+        plan=plan,
+        allocation=allocation.value,
+        nodes_to_exclude=nodes_to_exclude or (),
+        op_types_to_prune=op_types_to_prune,
+    )
+    finish(report, as_json=as_json)
+
+
+@app.command()
+def pack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
+    """Write a small ONNX file whose sparse weights standard operators expand when it is loaded.
+
+    Example: onnxprune pack pruned.onnx -o packed.onnx
+    """
+    from onnxprune import api
+
+    finish(api.pack(model, output), as_json=as_json)
+
+
+@app.command()
+def verify(
+    reference: Annotated[Path, typer.Argument(help="ONNX file that is right.", show_default=False)],
+    candidate: Annotated[
+        Path, typer.Argument(help="ONNX file to compare with it.", show_default=False)
+    ],
+    *,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="As for compress; seeded random inputs when left out."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Random samples when there are no data.")
+    ] = 8,
+    rtol: Annotated[float, typer.Option("--rtol", min=0, help="Relative tolerance.")] = 1e-3,
+    atol: Annotated[
+        float,
+        typer.Option(
+            "--atol", min=0, help="Absolute tolerance; 0 with --rtol 0 asks for equal bits."
+        ),
+    ] = 1e-5,
+    seed: Seed = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the outputs of two models in onnxruntime.
+
+    Example: onnxprune verify pruned.onnx packed.onnx --rtol 0 --atol 0
+    """
+    from onnxprune import api
+
+    report = api.verify(
+        reference,
+        candidate,
+        data=data,
+        samples=samples,
+        rtol=rtol,
+        atol=atol,
+        seed=seed or 0,
+        threads=threads,
+    )
+    finish(report, as_json=as_json)

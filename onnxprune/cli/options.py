@@ -1,0 +1,94 @@
+"""Options that several commands share, each with its one meaning and help."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Allocation(StrEnum):
+    """How sparsity is shared between weights."""
+
+    UNIFORM = "uniform"
+    GLOBAL = "global"
+
+
+class ControllerName(StrEnum):
+    """Who searches."""
+
+    BAYES = "bayes"
+    RANDOM = "random"
+
+
+Model = Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)]
+Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.", show_default=False)]
+RunFolder = Annotated[
+    Path, typer.Option("-o", "--output", help="Run folder to write.", show_default=False)
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="An .npz (an array for each input, first axis = samples; labels under 'labels'), a folder of such "
+        "files, or module:function.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Of all randomness.  [default: 0]", show_default=False)
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads of onnxruntime.", show_default=False)
+]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", help="YAML recipe; options go over it.")
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        help="Most score to lose, absolute: 0.01 is a point.  [default: 0.01]",
+        show_default=False,
+    ),
+]
+TargetText = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        help="10x (compression rate), 200kB (packed file), 200kB:blob, 500000cycles.",
+        show_default=False,
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option("--trials", help="Candidates to evaluate.  [default: 100]", show_default=False),
+]
+Controller = Annotated[
+    ControllerName | None,
+    typer.Option("--controller", help="Who searches.  [default: bayes]", show_default=False),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", help="top1, top5, agreement, fidelity or module:function.", show_default=False
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="Memory that the blob is fetched from.", show_default=False),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--nodes-to-exclude", help="Node or weight to leave dense; may be repeated."),
+]
+OpTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--op-types-to-prune", help="Operator to prune; may be repeated. All when left out."
+    ),
+]

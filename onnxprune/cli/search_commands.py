@@ -1,0 +1,151 @@
+"""Commands that search: ``search`` and the main job, ``compress``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnxprune.cli.app import INTERRUPTED, app, finish
+from onnxprune.cli.options import (
+    AsJson,
+    Controller,
+    Data,
+    Exclude,
+    MaxDrop,
+    Memory,
+    Metric,
+    Model,
+    OpTypes,
+    RecipeFile,
+    Resume,
+    RunFolder,
+    Seed,
+    TargetText,
+    Threads,
+    Trials,
+)
+
+if TYPE_CHECKING:
+    from onnxprune.recipe import Recipe
+
+
+@app.command()
+def search(
+    model: Model,
+    output: RunFolder,
+    data: Data,
+    *,
+    recipe: RecipeFile = None,
+    max_drop: MaxDrop = None,
+    target: TargetText = None,
+    controller: Controller = None,
+    trials: Trials = None,
+    metric: Metric = None,
+    memory: Memory = None,
+    nodes_to_exclude: Exclude = None,
+    op_types_to_prune: OpTypes = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search the sparsity of each weight that keeps the accuracy floor; write the pruned model.
+
+    Example: onnxprune search models/lenet5.onnx --data models/lenet5-data.npz -o runs/search --trials 50
+    """
+    from onnxprune.recipe import load_recipe
+
+    settings = load_recipe(
+        recipe,
+        {
+            "max_drop": max_drop,
+            "target": target,
+            "seed": seed,
+            "data.metric": metric,
+            "search.controller": controller.value if controller else None,
+            "search.trials": trials,
+            "prune.nodes_to_exclude": nodes_to_exclude,
+            "prune.op_types_to_prune": op_types_to_prune,
+            "estimate.memory": memory,
+        },
+    )
+    _search(model, output, data, settings, threads, resume=resume, full=False, as_json=as_json)
+
+
+@app.command()
+def compress(
+    model: Model,
+    output: RunFolder,
+    data: Data,
+    *,
+    recipe: RecipeFile = None,
+    max_drop: MaxDrop = None,
+    target: TargetText = None,
+    controller: Controller = None,
+    trials: Trials = None,
+    metric: Metric = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            "--encoding", help="Encoding of the blob.  [default: auto]", show_default=False
+        ),
+    ] = None,
+    memory: Memory = None,
+    nodes_to_exclude: Exclude = None,
+    op_types_to_prune: OpTypes = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """The main job: search, prune, pack, encode, estimate, verify and report, into one folder.
+
+    Example: onnxprune compress models/lenet5.onnx --data models/lenet5-data.npz -o runs/lenet5
+    """
+    from onnxprune.recipe import load_recipe
+
+    settings = load_recipe(
+        recipe,
+        {
+            "max_drop": max_drop,
+            "target": target,
+            "seed": seed,
+            "data.metric": metric,
+            "search.controller": controller.value if controller else None,
+            "search.trials": trials,
+            "prune.nodes_to_exclude": nodes_to_exclude,
+            "prune.op_types_to_prune": op_types_to_prune,
+            "encode.encoding": encoding,
+            "estimate.memory": memory,
+        },
+    )
+    _search(model, output, data, settings, threads, resume=resume, full=True, as_json=as_json)
+
+
+def _search(
+    model: Path,
+    output: Path,
+    data: str,
+    recipe: Recipe,
+    threads: int | None,
+    *,
+    resume: bool,
+    full: bool,
+    as_json: bool,
+) -> None:
+    from onnxprune import api
+    from onnxprune.terminal import progress_bars
+
+    job = api.compress if full else api.search
+    try:
+        with progress_bars() as progress:
+            report = job(
+                model, data, output, recipe, resume=resume, threads=threads, progress=progress
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write(f"onnxprune: interrupted; continue '{output}' with --resume\n")
+        raise typer.Exit(INTERRUPTED) from None
+    finish(report, as_json=as_json)

@@ -1,0 +1,285 @@
+"""The main job: from a model and data to a run folder with everything in it, verified."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxprune import hardware
+from onnxprune.evaluate import Evaluator
+from onnxprune.files import write_text
+from onnxprune.html import render
+from onnxprune.inventory import skipped_reports, totals_of, weight_reports
+from onnxprune.model_io import load_model, save_model
+from onnxprune.paired import paired_drop
+from onnxprune.plan import masks_of
+from onnxprune.recipe import Recipe
+from onnxprune.report import Quality, Report, TargetReport, describe_model
+from onnxprune.run_folder import open_run
+from onnxprune.runtime import Session
+from onnxprune.search.find import find_plan, open_journal
+from onnxprune.study import open_study
+from onnxprune.verify import compare_models, folds_wholly, with_checks
+from passes.apply import ApplyMasksPass
+from passes.pack import MIN_OPSET, PackWeightsPass
+from passes.weights import collect_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from onnxprune.data import DataSource
+    from onnxprune.report import Totals, Verification
+    from onnxprune.run_folder import RunFolder
+    from onnxprune.search.find import Found
+    from onnxprune.study import Study
+
+    Progress = Callable[[str, int, int], None]
+
+FEW_SAMPLES = 500
+"""Below this many held-out samples the interval of the drop is too wide to trust a small limit."""
+
+
+def compress(
+    model: str | Path,
+    data: DataSource,
+    output: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    resume: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Search, prune, pack, encode, estimate, verify and report, into one run folder.
+
+    Args:
+        model: path of an ONNX file.
+        data: samples, with labels where the metric needs them; see :mod:`onnxprune.data`.
+        output: the run folder; made when missing.
+        recipe: all settings; the defaults when None.
+        resume: continue a run that was interrupted, from its journal.
+        threads: of onnxruntime.
+        progress: called with a step's name, how much of it is done, and how much there is.
+
+    Returns:
+        The report; ``succeeded`` is False when a target or check was not met.
+
+    Raises:
+        OnnxPruneError: when an argument cannot be used or a file cannot be written.
+    """
+    recipe = recipe or Recipe()
+    memory = hardware.find_memory(recipe.estimate.memory)
+    hardware.check_encoding(recipe.encode.encoding)
+    clock = _Clock(progress)
+    with clock.step("prepare"):
+        study = open_study(Path(model), data, recipe, threads=threads)
+        folder = open_run(Path(output))
+    if not study.collection.weights:
+        return _nothing_to_prune(study, folder, recipe, "compress")
+    found, quality = _search_and_prune(study, folder, recipe, clock, resume=resume)
+    weights = weight_reports(study.collection.weights)
+    with clock.step("encode"):
+        hardware.write_weights(study.collection.weights, folder.blob, recipe.encode.encoding)
+        weights = hardware.with_fetch(hardware.with_blob(weights, folder.blob), memory)
+    with clock.step("pack"):
+        packed = _pack(folder)
+    with clock.step("verify"):
+        verification = _verify(study, folder, packed=packed)
+    totals = totals_of(
+        weights,
+        model_bytes=folder.model.stat().st_size,
+        packed_bytes=folder.packed.stat().st_size if packed else None,
+        blob_bytes=folder.blob.stat().st_size,
+    )
+    report = Report(
+        "compress",
+        describe_model(study.path, study.model),
+        seed=recipe.seed,
+        weights=weights,
+        skipped=skipped_reports(study.collection),
+        totals=totals,
+        quality=quality,
+        target=_target(recipe, totals),
+        verification=verification,
+        search=found.report,
+        memory=hardware.describe(memory),
+        methods={"saliency": recipe.prune.method, "controller": recipe.search.controller},
+        warnings=_warnings(study, found, packed=packed),
+    )
+    return _write_reports(report, folder, recipe, found, clock)
+
+
+def search(
+    model: str | Path,
+    data: DataSource,
+    output: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    resume: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Search the sparsity of each weight and write the pruned model, its plan and a report.
+
+    Arguments, result and errors are those of :func:`compress`; the packed model and the blob are
+    left out.
+    """
+    recipe = recipe or Recipe()
+    clock = _Clock(progress)
+    with clock.step("prepare"):
+        study = open_study(Path(model), data, recipe, threads=threads)
+        folder = open_run(Path(output))
+    if not study.collection.weights:
+        return _nothing_to_prune(study, folder, recipe, "search")
+    found, quality = _search_and_prune(study, folder, recipe, clock, resume=resume)
+    weights = weight_reports(study.collection.weights)
+    totals = totals_of(weights, model_bytes=folder.model.stat().st_size)
+    report = Report(
+        "search",
+        describe_model(study.path, study.model),
+        seed=recipe.seed,
+        weights=weights,
+        skipped=skipped_reports(study.collection),
+        totals=totals,
+        quality=quality,
+        target=_target(recipe, totals),
+        search=found.report,
+        methods={"saliency": recipe.prune.method, "controller": recipe.search.controller},
+        warnings=_warnings(study, found, packed=True),
+    )
+    return _write_reports(report, folder, recipe, found, clock)
+
+
+def _nothing_to_prune(study: Study, folder: RunFolder, recipe: Recipe, command: str) -> Report:
+    """A report that says why for each constant, written alone."""
+    report = Report(
+        command,
+        describe_model(study.path, study.model),
+        seed=recipe.seed,
+        weights=(),
+        skipped=skipped_reports(study.collection),
+    )
+    write_text(folder.report, report.to_json())
+    return report
+
+
+def _search_and_prune(
+    study: Study, folder: RunFolder, recipe: Recipe, clock: _Clock, *, resume: bool
+) -> tuple[Found, Quality]:
+    journal = open_journal(study, recipe, folder.journal, resume=resume)
+    write_text(folder.recipe, recipe.to_yaml())
+    with clock.step("search"):
+        found = find_plan(
+            study, recipe, journal, lambda done, total: clock.progress("search", done, total)
+        )
+    write_text(folder.plan, found.plan.to_json())
+    with clock.step("prune"):
+        ApplyMasksPass(masks_of(study.collection.weights, found.plan.keep))(study.model)
+        save_model(study.model, folder.model)
+    with clock.step("evaluate"):
+        quality = _quality(study, folder, recipe)
+    return found, quality
+
+
+def _quality(study: Study, folder: RunFolder, recipe: Recipe) -> Quality:
+    dense = Session(study.path, threads=study.threads)
+    evaluator = Evaluator(dense, study.held_out, recipe.data.metric)
+    scores = evaluator.scores(Session(folder.model, threads=study.threads))
+    drop = paired_drop(evaluator.baseline, scores)
+    return Quality(
+        metric=evaluator.metric.name,
+        samples=len(scores),
+        baseline=float(evaluator.baseline.mean()),
+        compressed=float(scores.mean()),
+        drop=drop.mean,
+        drop_ci95=drop.interval(),
+        max_drop=recipe.max_drop,
+        target_met=drop.mean <= recipe.max_drop,
+    )
+
+
+def _pack(folder: RunFolder) -> bool:
+    """Write the packed model; False where the model's opset is too old for it."""
+    model = load_model(folder.model)
+    if model.opset_imports.get("", 0) < MIN_OPSET:
+        return False
+    PackWeightsPass()(model)
+    save_model(model, folder.packed)
+    return True
+
+
+def _verify(study: Study, folder: RunFolder, *, packed: bool) -> Verification:
+    """Compare what was written with what was meant, bit for bit."""
+    pruned = Session(folder.model, threads=study.threads)
+    other = Session(folder.packed, threads=study.threads) if packed else pruned
+    compared = compare_models(pruned, other, study.held_out, rtol=0.0, atol=0.0)
+    written = {w.name: w.array() for w in collect_weights(load_model(folder.model)).weights}
+    decoded = hardware.read_weights(folder.blob)
+    checks = {
+        "blob_equals_initializers": hardware.same_bits(
+            decoded, {weight.name: written[weight.name] for weight in study.collection.weights}
+        )
+    }
+    if packed:
+        checks["packed_outputs_equal_pruned"] = compared.passed
+        checks["packed_folds_wholly"] = folds_wholly(folder.packed)
+    return with_checks(compared, checks)
+
+
+def _target(recipe: Recipe, totals: Totals) -> TargetReport | None:
+    target = recipe.parsed_target
+    if target is None:
+        return None
+    reached = {
+        "elements": totals.compression_rate,
+        "packed_bytes": totals.packed_bytes,
+        "blob_bytes": totals.blob_bytes,
+        "cycles": totals.fetch_cycles,
+    }[target.unit]
+    if reached is None:
+        return None
+    return TargetReport(target.text, target.unit, reached, target.met(reached))
+
+
+def _warnings(study: Study, found: Found, *, packed: bool) -> tuple[str, ...]:
+    warnings = []
+    if not found.kept:
+        warnings.append(
+            "no candidate kept the limit with the confidence asked for, so every weight stays; allow a larger "
+            "drop, more trials or more data"
+        )
+    if len(study.held_out) < FEW_SAMPLES:
+        warnings.append(
+            f"only {len(study.held_out)} samples are held out, so the interval of the drop is wide; give more data"
+        )
+    if not packed:
+        opset = study.model.opset_imports.get("", 0)
+        warnings.append(
+            f"no packed model: opset {opset} lacks CumSum, which came with opset {MIN_OPSET}; convert the model first"
+        )
+    return tuple(warnings)
+
+
+def _write_reports(
+    report: Report, folder: RunFolder, recipe: Recipe, found: Found, clock: _Clock
+) -> Report:
+    report = report.with_timings(clock.seconds)
+    page = render(report, recipe=recipe.to_yaml(), trials=found.trials, max_drop=recipe.max_drop)
+    write_text(folder.page, page)
+    write_text(folder.report, report.to_json())
+    return report
+
+
+class _Clock:
+    """Seconds by step, and the caller's progress."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self.progress: Progress = progress or (lambda *_: None)
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)

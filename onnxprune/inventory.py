@@ -1,0 +1,63 @@
+"""The weights of a model as the report lists them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hwmodel.entropy import entropy_bound_bits
+from onnxprune.report import SkippedReport, Totals, WeightReport
+from passes.weights import count_nonzeros
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from passes.weights import Collection, Weight
+
+
+def weight_reports(weights: Sequence[Weight]) -> tuple[WeightReport, ...]:
+    """What each weight holds now."""
+    return tuple(_weight_report(weight) for weight in weights)
+
+
+def skipped_reports(collection: Collection) -> tuple[SkippedReport, ...]:
+    """What is left as it is, and why."""
+    return tuple(SkippedReport(skipped.name, skipped.reason) for skipped in collection.skipped)
+
+
+def totals_of(weights: Sequence[WeightReport], **sizes: int | None) -> Totals:
+    """Sums over weights; ``sizes`` are the file sizes of :class:`Totals`."""
+    elements = sum(weight.elements for weight in weights)
+    nonzeros = sum(weight.nonzeros for weight in weights)
+    fetches = [weight.fetch_cycles for weight in weights if weight.fetch_cycles is not None]
+    dense = [
+        weight.dense_fetch_cycles for weight in weights if weight.dense_fetch_cycles is not None
+    ]
+    return Totals(
+        elements=elements,
+        nonzeros=nonzeros,
+        sparsity=1 - nonzeros / elements if elements else 0.0,
+        compression_rate=elements / max(1, nonzeros),
+        dense_bytes=sum(weight.dense_bytes for weight in weights),
+        entropy_bound_bytes=sum(weight.entropy_bound_bytes for weight in weights),
+        fetch_cycles=sum(fetches) if fetches else None,
+        dense_fetch_cycles=sum(dense) if dense else None,
+        **sizes,
+    )
+
+
+def _weight_report(weight: Weight) -> WeightReport:
+    array = weight.array()
+    nonzeros = count_nonzeros(array)
+    value_bits = array.itemsize * 8
+    return WeightReport(
+        name=weight.name,
+        nodes=tuple(consumer.node for consumer in weight.consumers),
+        op_types=tuple(dict.fromkeys(consumer.op_type for consumer in weight.consumers)),
+        shape=weight.layout.shape,
+        dtype=array.dtype.name,
+        elements=array.size,
+        nonzeros=nonzeros,
+        sparsity=1 - nonzeros / array.size,
+        dense_bytes=array.nbytes,
+        entropy_bound_bytes=round(entropy_bound_bits(array.size, nonzeros, value_bits) / 8),
+    )

@@ -1,0 +1,185 @@
+"""Recipes: everything that decides what ``compress`` and ``search`` do, in one validated object."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from onnxprune.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Unit = Literal["elements", "packed_bytes", "blob_bytes", "cycles"]
+
+_TARGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>x|B|kB|MB|cycles)(?P<blob>:blob)?")
+_FACTORS = {"B": 1, "kB": 1000, "MB": 1000**2}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be reached: at most ``limit`` of ``unit``, or a compression rate of ``rate``."""
+
+    unit: Unit
+    limit: float
+    text: str
+
+    def met(self, reached: float) -> bool:
+        """Whether what was reached is enough: a rate at least, all else at most the limit."""
+        return reached >= self.limit if self.unit == "elements" else reached <= self.limit
+
+
+def parse_target(text: str) -> Target:
+    """Read ``10x`` (compression rate), ``200kB``, ``200kB:blob`` or ``500000cycles``.
+
+    Raises:
+        RecipeError: for anything else.
+    """
+    match = _TARGET.fullmatch(text.strip())
+    if not match or (match["blob"] and match["unit"] not in _FACTORS) or not float(match["number"]):
+        msg = (
+            f"target '{text}' is not understood; write 10x (compression rate), 200kB (packed file), "
+            "200kB:blob or 500000cycles"
+        )
+        raise RecipeError(msg)
+    number = float(match["number"])
+    if match["unit"] == "x":
+        return Target("elements", number, text)
+    if match["unit"] == "cycles":
+        return Target("cycles", number, text)
+    unit: Unit = "blob_bytes" if match["blob"] else "packed_bytes"
+    return Target(unit, number * _FACTORS[match["unit"]], text)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DataSection(_Section):
+    """How data are split, and how models are scored."""
+
+    calibration: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    search: Share = 0.45
+    metric: str | None = None
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> DataSection:
+        if self.calibration + self.search >= 1:
+            msg = "calibration and search together must leave a held-out part (be below 1)"
+            raise ValueError(msg)
+        return self
+
+
+class SearchSection(_Section):
+    """Who searches, for how long, and how sure a trial must be to count as good."""
+
+    controller: Literal["bayes", "random"] = "bayes"
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+
+
+class PruneSection(_Section):
+    """What is pruned, and by which saliency."""
+
+    method: Literal["magnitude"] = "magnitude"
+    nodes_to_exclude: tuple[str, ...] = ()
+    op_types_to_prune: tuple[str, ...] | None = None
+
+
+class EncodeSection(_Section):
+    """How the hardware blob is encoded."""
+
+    encoding: str = "auto"
+
+
+class EstimateSection(_Section):
+    """From which memory the blob is fetched."""
+
+    memory: str = "ddr4-2400"
+
+
+class Recipe(_Section):
+    """The whole recipe of ``compress``; every field has a default.
+
+    ``max_drop`` is absolute (0.01 = one point of accuracy); ``target`` as in :func:`parse_target`.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    max_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
+    target: str | None = None
+    data: DataSection = DataSection()
+    search: SearchSection = SearchSection()
+    prune: PruneSection = PruneSection()
+    encode: EncodeSection = EncodeSection()
+    estimate: EstimateSection = EstimateSection()
+
+    @property
+    def parsed_target(self) -> Target | None:
+        """The target, read."""
+        return None if self.target is None else parse_target(self.target)
+
+    def to_yaml(self) -> str:
+        """The recipe as a YAML document that :func:`load_recipe` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
+    """A recipe from a YAML file (or the defaults), with options put over it.
+
+    Args:
+        path: of the YAML file, or None.
+        overrides: values by dotted field, ``{"search.trials": 50}``; None means "not given".
+
+    Raises:
+        RecipeError: naming the file and field, the value found and what is allowed.
+    """
+    fields = _read_yaml(path) if path else {}
+    label = f"'{path}'" if path else "the recipe"
+    for dotted, value in overrides.items():
+        if value is not None:
+            *sections, last = dotted.split(".")
+            place = fields
+            for section in sections:
+                place = place.setdefault(section, {})
+                if not isinstance(place, dict):
+                    msg = f"{label}: {section} must be a mapping of fields, found {place!r}"
+                    raise RecipeError(msg)
+            place[last] = value
+    try:
+        recipe = Recipe.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        reason = first["msg"].removeprefix("Value error, ")
+        reason = reason[:1].lower() + reason[1:]
+        found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+        msg = f"{label}: {where}: {reason}{found}"
+        raise RecipeError(msg) from error
+    if recipe.target is not None:
+        parse_target(recipe.target)
+    return recipe
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"cannot read recipe '{path}': {error}"
+        raise RecipeError(msg) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"recipe '{path}' is not valid YAML: {reason}"
+        raise RecipeError(msg) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        msg = f"recipe '{path}' must be a mapping of fields, found {type(content).__name__}"
+        raise RecipeError(msg)
+    return content

@@ -1,0 +1,220 @@
+"""The report: what was gained and what was not, the same for every command.
+
+Field names are the keys of ``report.json``. A part that does not apply is None here and absent
+there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import onnxprune
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """The file that came in: path as the user gave it, SHA-256, size, a model's opset by domain."""
+
+    path: str
+    sha256: str
+    bytes: int
+    opset: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """One weight. Sizes in bytes, fetches in memory clock cycles."""
+
+    name: str
+    nodes: tuple[str, ...]
+    op_types: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    elements: int
+    nonzeros: int
+    sparsity: float
+    dense_bytes: int
+    entropy_bound_bytes: int
+    pattern: str | None = None
+    encoding: str | None = None
+    encoded_bytes: int | None = None
+    dense_fetch_cycles: int | None = None
+    fetch_cycles: int | None = None
+
+
+@dataclass(frozen=True)
+class SkippedReport:
+    """A constant that was left as it is, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the weights; file sizes where a file was written."""
+
+    elements: int
+    nonzeros: int
+    sparsity: float
+    compression_rate: float
+    dense_bytes: int
+    entropy_bound_bytes: int
+    model_bytes: int | None = None
+    blob_bytes: int | None = None
+    packed_bytes: int | None = None
+    dense_fetch_cycles: int | None = None
+    fetch_cycles: int | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Scores on the held-out part; ``drop`` is baseline minus compressed, with its 95 % interval."""
+
+    metric: str
+    samples: int
+    baseline: float
+    compressed: float
+    drop: float
+    drop_ci95: tuple[float, float]
+    max_drop: float
+    target_met: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How the deliverables compare in the runtime, and which checks were made."""
+
+    runtime: str
+    samples: int
+    max_abs_error: float
+    max_rel_error: float
+    passed: bool
+    checks: Mapping[str, bool] | None = None
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """Samples in each part of the data."""
+
+    calibration: int
+    search: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """One trial of the search: what it cost (in the unit searched for) and what it lost."""
+
+    trial: int
+    cost: float
+    drop: float
+    drop_upper: float
+    sparsity: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """How the plan was found. ``candidates`` counts every one that was evaluated."""
+
+    controller: str
+    trials: int
+    candidates: int
+    seed: int
+    unit: str
+    confidence: float
+    splits: SplitSizes
+    best: tuple[TrialReport, ...]
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """What was asked for, what was reached, in which unit, and whether that is enough."""
+
+    asked: str
+    unit: str
+    reached: float
+    met: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a command has to say; see ``docs/report.md`` for the JSON form."""
+
+    command: str
+    model: ModelReport
+    seed: int | None = None
+    weights: tuple[WeightReport, ...] | None = None
+    skipped: tuple[SkippedReport, ...] | None = None
+    totals: Totals | None = None
+    quality: Quality | None = None
+    target: TargetReport | None = None
+    verification: Verification | None = None
+    search: SearchReport | None = None
+    memory: Mapping[str, Any] | None = None
+    methods: Mapping[str, str] | None = None
+    warnings: tuple[str, ...] = ()
+    timings_s: Mapping[str, float] | None = None
+    schema_version: int = SCHEMA_VERSION
+    tool_version: str = onnxprune.__version__
+
+    @property
+    def succeeded(self) -> bool:
+        """Every target was met, every check passed, and there was something to do."""
+        return all(
+            (
+                self.quality is None or self.quality.target_met,
+                self.target is None or self.target.met,
+                self.verification is None or self.verification.passed,
+                self.weights is None or bool(self.weights),
+            )
+        )
+
+    def with_timings(self, timings_s: Mapping[str, float]) -> Report:
+        """The same report with the seconds that each step took."""
+        return replace(self, timings_s=dict(timings_s))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, keys that do not apply left out."""
+        plain = _plain(self)
+        head = ("schema_version", "tool_version", "command", "seed", "model")
+        ordered = {key: plain[key] for key in head if key in plain}
+        return ordered | {key: value for key, value in plain.items() if key not in ordered}
+
+    def to_json(self) -> str:
+        """The report as a JSON document."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def describe_model(path: Path, model: ir.Model) -> ModelReport:
+    """Name, fingerprint and opsets of a model file."""
+    opset = {domain or "ai.onnx": version for domain, version in model.opset_imports.items()}
+    return replace(describe_file(path), opset=opset)
+
+
+def describe_file(path: Path) -> ModelReport:
+    """Name and fingerprint of a file."""
+    content = path.read_bytes()
+    return ModelReport(str(path), hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return {name: _plain(item) for name, item in pairs if item is not None}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value

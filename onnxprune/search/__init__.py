@@ -1,0 +1,1 @@
+"""Search: which sparsity each weight gets, found by trying."""

@@ -1,0 +1,84 @@
+"""Checking models against each other in onnxruntime."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.evaluate import run_dataset
+from onnxprune.model_io import load_model
+from onnxprune.report import Verification
+from onnxprune.runtime import NAME, Session
+from passes.pack import packed_names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from onnxprune.data import Dataset
+
+
+def compare_models(
+    reference: Session, candidate: Session, data: Dataset, *, rtol: float, atol: float
+) -> Verification:
+    """Run two models over the same data and compare all outputs.
+
+    They agree when every element differs by at most ``atol + rtol * |reference|``; with both zero,
+    when all are equal bit for bit (NaN equals NaN). The relative error reported is the largest
+    difference over the largest magnitude of that output.
+    """
+    pairs = list(zip(run_dataset(reference, data), run_dataset(candidate, data), strict=True))
+    passed = [
+        ours.shape == theirs.shape and _close(theirs, ours, rtol, atol) for theirs, ours in pairs
+    ]
+    errors = [_errors(theirs, ours) for theirs, ours in pairs if ours.shape == theirs.shape]
+    return Verification(
+        runtime=NAME,
+        samples=len(data),
+        max_abs_error=max((error for error, _ in errors), default=0.0),
+        max_rel_error=max((error for _, error in errors), default=0.0),
+        passed=all(passed),
+    )
+
+
+def with_checks(verification: Verification, checks: Mapping[str, bool]) -> Verification:
+    """The same verification with named checks; it passes when they all do."""
+    return Verification(
+        verification.runtime,
+        verification.samples,
+        verification.max_abs_error,
+        verification.max_rel_error,
+        verification.passed and all(checks.values()),
+        dict(checks),
+    )
+
+
+def folds_wholly(packed: Path) -> bool:
+    """Whether onnxruntime, when it loads a packed model, leaves no decoding step in the graph."""
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        Session(packed, optimized_path=optimized)
+        return not packed_names(load_model(optimized))
+
+
+def _close(reference: NDArray[Any], candidate: NDArray[Any], rtol: float, atol: float) -> bool:
+    if reference.dtype != candidate.dtype:
+        return False
+    if rtol == atol == 0 or reference.dtype.kind not in "fc":
+        return reference.tobytes() == candidate.tobytes()
+    return bool(np.allclose(candidate, reference, rtol=rtol, atol=atol, equal_nan=True))
+
+
+def _errors(reference: NDArray[Any], candidate: NDArray[Any]) -> tuple[float, float]:
+    if reference.size == 0 or reference.dtype.kind not in "biuf":
+        return 0.0, 0.0
+    left, right = reference.astype(np.float64), candidate.astype(np.float64)
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    difference = np.where(same, 0.0, np.abs(left - right))
+    worst = float(np.nan_to_num(difference, nan=np.inf).max())
+    largest = float(np.nan_to_num(np.abs(left), nan=0.0, posinf=0.0).max())
+    return worst, worst / largest if largest else worst

@@ -1,0 +1,235 @@
+"""The main job end to end on a small model: all deliverables, resumable, repeatable."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper
+
+from onnxprune import api
+from onnxprune.errors import OutputError, RunError
+from onnxprune.recipe import Recipe, load_recipe
+
+DELIVERABLES = {
+    "model.onnx",
+    "model.packed.onnx",
+    "weights.swb",
+    "plan.json",
+    "recipe.yaml",
+    "journal.jsonl",
+    "report.json",
+    "report.html",
+}
+REPEATABLE = DELIVERABLES - {"report.json", "report.html"}
+
+
+def recipe(trials: int = 25, **extra: object) -> Recipe:
+    return load_recipe(None, {"max_drop": 0.05, "search.trials": trials, **extra})
+
+
+def untimed(folder: Path) -> dict:
+    report = json.loads((folder / "report.json").read_text())
+    del report["timings_s"]
+    return report
+
+
+@pytest.fixture
+def finished(mlp: Path, mlp_data: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    api.compress(mlp, mlp_data, folder, recipe())
+    return folder
+
+
+def test_a_run_folder_holds_everything_and_it_agrees(
+    finished: Path, mlp: Path, tmp_path: Path
+) -> None:
+    assert {p.name for p in finished.iterdir()} == DELIVERABLES
+    report = untimed(finished)
+    assert report["verification"]["passed"]
+    assert all(report["verification"]["checks"].values())
+    assert report["quality"]["target_met"]
+    pruned = onnx.load(finished / "model.onnx")
+    arrays = {t.name: numpy_helper.to_array(t) for t in pruned.graph.initializer}
+    plan = json.loads((finished / "plan.json").read_text())["sparsity"]
+    for weight in report["weights"]:
+        array = arrays[weight["name"]]
+        assert weight["nonzeros"] == np.count_nonzero(array)
+        assert weight["sparsity"] == pytest.approx(plan[weight["name"]])
+    assert report["totals"]["nonzeros"] == sum(w["nonzeros"] for w in report["weights"])
+    assert report["totals"]["packed_bytes"] == (finished / "model.packed.onnx").stat().st_size
+    assert report["totals"]["blob_bytes"] == (finished / "weights.swb").stat().st_size
+    api.decode(finished / "weights.swb", tmp_path / "weights.npz")
+    with np.load(tmp_path / "weights.npz") as decoded:
+        for name in decoded.files:
+            assert decoded[name].tobytes() == arrays[name].tobytes()
+    x = np.random.default_rng(5).standard_normal((9, 12)).astype(np.float32)
+    outputs = [
+        ort.InferenceSession(finished / name).run(None, {"x": x})[0]
+        for name in ("model.onnx", "model.packed.onnx")
+    ]
+    assert outputs[0].tobytes() == outputs[1].tobytes()
+
+
+def test_the_held_out_drop_is_measured_on_samples_that_nothing_else_saw(
+    finished: Path, mlp: Path, mlp_data: Path
+) -> None:
+    from onnxprune.study import open_study
+
+    report = untimed(finished)
+    study = open_study(mlp, mlp_data, recipe())
+    assert report["quality"]["samples"] == len(study.held_out)
+    x, labels = study.held_out.inputs["x"], study.held_out.labels
+    right = [
+        ort.InferenceSession(path).run(None, {"x": x})[0].argmax(axis=1) == labels
+        for path in (mlp, finished / "model.onnx")
+    ]
+    assert report["quality"]["baseline"] == pytest.approx(right[0].mean())
+    assert report["quality"]["compressed"] == pytest.approx(right[1].mean())
+    seen = {row.tobytes() for part in (study.search, study.calibration) for row in part.inputs["x"]}
+    assert not seen & {row.tobytes() for row in x}
+
+
+def test_the_same_recipe_gives_the_same_bytes(
+    finished: Path, mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    api.compress(mlp, mlp_data, again, load_recipe(finished / "recipe.yaml", {}))
+    for name in REPEATABLE:
+        assert (again / name).read_bytes() == (finished / name).read_bytes(), name
+    assert untimed(again) == untimed(finished)
+
+
+def test_the_page_needs_no_network(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    for word in ("http://", "https://", "<script", "@import", "url("):
+        assert word not in page.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert page.count("<svg") >= 3
+
+
+def test_a_finished_folder_is_not_overwritten(finished: Path, mlp: Path, mlp_data: Path) -> None:
+    with pytest.raises(RunError, match="add --resume"):
+        api.compress(mlp, mlp_data, finished, recipe())
+
+
+def test_more_trials_continue_a_run_but_another_limit_is_refused(
+    finished: Path, mlp: Path, mlp_data: Path
+) -> None:
+    lines = (finished / "journal.jsonl").read_text().splitlines()
+    api.compress(mlp, mlp_data, finished, recipe(30), resume=True)
+    longer = (finished / "journal.jsonl").read_text().splitlines()
+    assert longer[: len(lines)] == lines
+    assert len(longer) == 31
+    with pytest.raises(RunError, match=r"recipe\.max_drop changed"):
+        api.compress(mlp, mlp_data, finished, recipe(30, max_drop=0.06), resume=True)
+
+
+def test_a_run_killed_half_way_resumes_to_the_same_result(
+    finished: Path, mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    command = [
+        sys.executable, "-m", "onnxprune", "compress", str(mlp), "--data", str(mlp_data),
+        "-o", str(killed), "--max-drop", "0.05", "--trials", "25",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = killed / "journal.jsonl"
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 8):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert journal.read_bytes().count(b"\n") < 26
+    assert not (killed / "report.json").exists()
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in REPEATABLE:
+        assert (killed / name).read_bytes() == (finished / name).read_bytes(), name
+    assert untimed(killed) == untimed(finished)
+
+
+def test_ctrl_c_leaves_a_folder_that_can_be_resumed(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "onnxprune", "compress", str(mlp), "--data", str(mlp_data),
+        "-o", str(folder), "--trials", "2000", "--controller", "random",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    journal = folder / "journal.jsonl"
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == f"onnxprune: interrupted; continue '{folder}' with --resume\n"
+    report = api.compress(
+        mlp,
+        mlp_data,
+        folder,
+        load_recipe(None, {"search.trials": 5, "search.controller": "random"}),
+        resume=True,
+    )
+    assert report.verification is not None
+
+
+@pytest.mark.parametrize(
+    ("target", "unit", "met"),
+    [
+        ("1.1x", "elements", True),
+        ("1000x", "elements", False),
+        ("1MB", "packed_bytes", True),
+        ("1B:blob", "blob_bytes", False),
+        ("1000000cycles", "cycles", True),
+    ],
+)
+def test_targets_decide_success(
+    mlp: Path, mlp_data: Path, tmp_path: Path, target: str, unit: str, met: bool
+) -> None:
+    report = api.compress(mlp, mlp_data, tmp_path / "run", recipe(14, target=target, max_drop=0.3))
+    assert report.target is not None
+    assert (report.target.unit, report.target.met) == (unit, met)
+    assert report.succeeded == (met and report.quality.target_met)
+
+
+def test_when_nothing_keeps_the_limit_everything_stays(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    report = api.compress(mlp, mlp_data, tmp_path / "run", recipe(3, max_drop=0.0))
+    assert report.totals.compression_rate == 1
+    assert "no candidate kept the limit" in report.warnings[0]
+
+
+def test_search_writes_all_but_the_packed_model_and_the_blob(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    report = api.search(mlp, mlp_data, tmp_path / "run", recipe(12))
+    assert {p.name for p in (tmp_path / "run").iterdir()} == DELIVERABLES - {
+        "model.packed.onnx",
+        "weights.swb",
+    }
+    assert report.search.trials == 12
+
+
+def test_a_folder_without_permission(
+    mlp: Path, mlp_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write anywhere, so the system's answer is set by hand.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match="no permission"):
+        api.compress(mlp, mlp_data, tmp_path / "run", recipe(3))
+    assert not (tmp_path / "run").exists()
