@@ -26,7 +26,7 @@ import zlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, final
 
-from hwmodel.encoding import get_encoding
+from hwmodel.encodings import get_encoding
 from hwmodel.errors import BlobError
 from hwmodel.tensor import TensorSpec
 

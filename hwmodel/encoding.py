@@ -1,4 +1,4 @@
-"""The contract of all encodings, and where to find them by name.
+"""The contract of all encodings; :mod:`hwmodel.encodings` finds them by name.
 
 An encoding is a frozen dataclass whose fields are its configuration. It turns the codes of a tensor
 (unsigned integers in which zero means pruned, see :meth:`hwmodel.tensor.TensorSpec.codes`) into
@@ -94,32 +94,6 @@ class Encoding(abc.ABC):
         except (TypeError, ValueError) as error:
             msg = f"encoding '{cls.name}' cannot have the configuration {dict(config)}"
             raise BlobError(msg) from error
-
-
-def registry() -> dict[str, type[Encoding]]:
-    """All encodings by name."""
-    from hwmodel.encodings import bitmask, csr, dense, run_length
-
-    classes = (dense.Dense, bitmask.Bitmask, csr.CSR, run_length.RunLength)
-    return {one.name: one for one in classes}
-
-
-def encoding_names() -> tuple[str, ...]:
-    """The names of all encodings."""
-    return tuple(registry())
-
-
-def get_encoding(name: str, config: Mapping[str, Any] | None = None) -> Encoding:
-    """The encoding of that name.
-
-    Raises:
-        BlobError: for an unknown name or configuration.
-    """
-    known = registry()
-    if name not in known:
-        msg = f"there is no encoding {name!r}; known are {', '.join(known)}"
-        raise BlobError(msg)
-    return known[name].from_config(config or {})
 
 
 def take_segments(segments: Mapping[str, bytes], *names: str) -> list[bytes]:

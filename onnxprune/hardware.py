@@ -10,7 +10,7 @@ import numpy as np
 
 from hwmodel import blob as swb
 from hwmodel.blob import BlobEntry, open_blob, write_blob
-from hwmodel.encoding import encoding_names, get_encoding
+from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.entropy import entropy_bound_bits
 from hwmodel.errors import BlobError as HardwareBlobError
 from hwmodel.fetch import estimate_fetch

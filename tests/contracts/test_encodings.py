@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodel.encoding import Encoding, encoding_names, get_encoding
+from hwmodel.encoding import Encoding
+from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.encodings.run_length import RunLength
 from hwmodel.errors import BlobError
 from hwmodel.select import CANDIDATES, best_encoding

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodel.blob import ALIGNMENT, PREAMBLE, BlobEntry, is_blob, open_blob, write_blob
-from hwmodel.encoding import encoding_names, get_encoding
+from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.errors import BlobError
 from hwmodel.tensor import TensorSpec
 
