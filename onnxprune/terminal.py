@@ -107,7 +107,7 @@ def _weights_table(report: Report) -> Table:
     weights = report.weights or ()
     encoded = any(weight.encoding for weight in weights)
     fetched = any(weight.fetch_cycles is not None for weight in weights)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("weight", overflow="fold")
     table.add_column("read by")
     table.add_column("shape")

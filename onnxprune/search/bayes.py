@@ -46,11 +46,11 @@ class BayesController(Controller):
         chance = self._chance(space.unit(pool), pending, int(rng.integers(2**31)))
         best = self.problem.best(self.trials)
         best_cost = best.cost if best else space.cost((0,) * space.dimensions)
-        saving = np.log(best_cost / np.maximum(space.cost_many(pool), 1e-9))
-        # Where nothing saves, the candidate most likely to keep the limit teaches most.
-        value = np.where(saving > 0, saving * chance, 0.0)
-        chosen = value.argmax() if value.max() > 0 else chance.argmax()
-        return tuple(int(level) for level in pool[chosen])
+        costs = np.maximum(space.cost_many(pool), 1e-9)
+        value = np.maximum(np.log(best_cost / costs), 0.0) * chance
+        if not value.max() > 0:  # nothing near saves: learn about the cheapest that may be kept
+            value = np.maximum(np.log(space.cost((0,) * space.dimensions) / costs), 0.0) * chance
+        return tuple(int(level) for level in pool[value.argmax()])
 
     def _pool(self, rng: np.random.Generator, seen: set[Levels]) -> NDArray[np.int64]:
         space = self.problem.space

@@ -57,11 +57,12 @@ class Problem:
         return trial.drop_upper <= self.max_drop
 
     def hopeless(self, levels: NDArray[np.int64], trials: Sequence[Trial]) -> NDArray[np.bool_]:
-        """Which candidates ``(M, D)`` prune every weight at least as much as a trial that failed.
+        """Which candidates ``(M, D)`` prune every weight at least as much as one that failed badly.
 
-        More pruning seldom loses less, so such candidates wait until nothing else is left.
+        Badly is a drop of more than twice the limit. More pruning seldom loses less, so such
+        candidates wait until nothing else is left.
         """
-        failed = [trial.levels for trial in trials if trial.drop > self.max_drop]
+        failed = [trial.levels for trial in trials if trial.drop > 2 * self.max_drop]
         result = np.zeros(len(levels), dtype=np.bool_)
         for limit in failed:
             result |= (levels >= np.array(limit)).all(axis=1)
