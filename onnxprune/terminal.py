@@ -48,9 +48,9 @@ def show(report: Report) -> None:
     """Print the report's tables and its summary."""
     console = Console()
     if report.weights:
-        console.print(_weights_table(report))
+        console.print(_weights_table(report), "", sep="\n")
     if report.skipped and report.command == "inspect":
-        console.print(_skipped_table(report))
+        console.print(_skipped_table(report), "", sep="\n")
     for line in summary(report):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -107,7 +107,7 @@ def _weights_table(report: Report) -> Table:
     weights = report.weights or ()
     encoded = any(weight.encoding for weight in weights)
     fetched = any(weight.fetch_cycles is not None for weight in weights)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("weight", overflow="fold")
     table.add_column("read by")
     table.add_column("shape")
@@ -134,7 +134,7 @@ def _weights_table(report: Report) -> Table:
 
 
 def _skipped_table(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("left as it is", overflow="fold")
     table.add_column("reason", overflow="fold")
     for skipped in report.skipped or ():
