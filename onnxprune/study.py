@@ -15,7 +15,6 @@ from onnxprune.paired import Drop, paired_drop
 from onnxprune.plan import masks_of
 from onnxprune.runtime import Session
 from onnxprune.selection import select
-from passes.apply import masked
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Study:
         """The drop on the search part when each weight keeps so many elements by magnitude."""
         by_name = {weight.name: weight for weight in self.collection.weights}
         overrides = {
-            name: masked(by_name[name].array(), by_name[name].layout.array(mask))
+            name: by_name[name].masked(mask)
             for name, mask in masks_of(self.collection.weights, keep).items()
         }
         candidate = Session(self.path, overrides=overrides, threads=self.threads)
