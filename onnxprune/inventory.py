@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from hwmodel.entropy import entropy_bound_bits
 from onnxprune.report import SkippedReport, Totals, WeightReport
-from passes.weights import count_nonzeros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +46,7 @@ def totals_of(weights: Sequence[WeightReport], **sizes: int | None) -> Totals:
 
 def _weight_report(weight: Weight) -> WeightReport:
     array = weight.array()
-    nonzeros = count_nonzeros(array)
+    nonzeros = weight.nonzeros()
     value_bits = array.itemsize * 8
     return WeightReport(
         name=weight.name,

@@ -55,7 +55,11 @@ class PackWeightsPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Pack; ``modified`` is True when any weight was."""
-        chosen = [weight for weight in collect_weights(model).weights if _pays(weight)]
+        chosen = [
+            weight
+            for weight in collect_weights(model).weights
+            if weight.place == "initializer" and weight.graph is model.graph and _pays(weight)
+        ]
         if not chosen:
             return ir.passes.PassResult(model, modified=False)
         table = _bit_table(model.graph)

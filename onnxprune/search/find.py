@@ -16,7 +16,6 @@ from onnxprune.search.run import make_controller, run_search
 from passes.allocation import global_threshold, uniform
 from passes.pack import packed_bytes
 from passes.saliency import magnitude
-from passes.weights import count_nonzeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +121,7 @@ def _space(study: Study, recipe: Recipe, unit: Unit) -> Space:
 
 
 def _packed_cost(weight: Weight, array: NDArray[Any]) -> float:
-    return packed_bytes(weight.elements, count_nonzeros(array), array.itemsize * 8)
+    return packed_bytes(weight.elements, weight.nonzeros(array), array.itemsize * 8)
 
 
 def _starts(study: Study, space: Space) -> tuple[Levels, ...]:
