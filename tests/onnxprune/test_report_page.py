@@ -65,3 +65,46 @@ def test_nothing_sticks_out_and_text_stands_out(
     levels = [sum(map(int, colour[4:-1].split(","))) / 765 for colour in (ink, paper)]
     assert abs(levels[0] - levels[1]) > 0.6
     assert (levels[1] < 0.5) == (scheme == "dark")
+
+
+def column(page, number: int) -> list[str]:
+    return page.locator(f"#table tbody tr:visible td:nth-child({number})").all_inner_texts()
+
+
+def test_the_table_sorts_by_every_heading_with_the_keyboard(browser, page_file: Path) -> None:
+    page = browser.new_page()
+    page.goto(page_file.as_uri())
+    names = column(page, 1)
+    assert names == ["fc1.weight", "fc2.weight", "fc3.weight"]
+    heading = page.get_by_role("columnheader", name="elements")
+    heading.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert column(page, 1) == names
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert column(page, 4) == ["1,000", "30,000", "235,200"]
+    page.get_by_role("columnheader", name="weight").get_by_role("button").click()
+    assert heading.get_attribute("aria-sort") is None
+    assert column(page, 1) == names
+
+
+def test_the_table_filters_and_says_how_much_is_shown(browser, page_file: Path) -> None:
+    page = browser.new_page()
+    page.goto(page_file.as_uri())
+    page.get_by_label("Show weights that contain").fill("FC2 gemm")
+    assert column(page, 1) == ["fc2.weight"]
+    assert page.locator("#shown").inner_text() == "1 of 3 shown"
+    page.get_by_label("Show weights that contain").fill("nothing like it")
+    assert column(page, 1) == []
+    page.get_by_label("Show weights that contain").fill("")
+    assert page.locator("#shown").inner_text() == "3 of 3 shown"
+
+
+def test_on_paper_there_are_no_controls_and_nothing_is_cut(browser, page_file: Path) -> None:
+    page = browser.new_page(viewport={"width": 720, "height": 1000})
+    page.emulate_media(media="print")
+    page.goto(page_file.as_uri())
+    assert not page.locator(".tools").is_visible()
+    table, scroll = (page.locator(s).bounding_box() for s in ("#table", "main"))
+    assert table["width"] <= scroll["width"] + 1
