@@ -15,6 +15,7 @@ from onnxprune.plots import Series, bars, history, points
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from onnxprune.past_run import Compared
     from onnxprune.report import Report
     from onnxprune.search.controller import Trial
 
@@ -57,7 +58,24 @@ class Plot:
     svg: str
 
 
-def render(report: Report, *, recipe: str, trials: Sequence[Trial] = (), max_drop: float) -> str:
+@dataclass(frozen=True)
+class Comparison:
+    """The figures of two runs: their names, the figures, and why they may not be comparable."""
+
+    first: str
+    second: str
+    rows: Sequence[Compared]
+    notes: Sequence[str]
+
+
+def render(
+    report: Report,
+    *,
+    recipe: str,
+    trials: Sequence[Trial] = (),
+    max_drop: float,
+    comparison: Comparison | None = None,
+) -> str:
     """The page.
 
     Args:
@@ -65,6 +83,7 @@ def render(report: Report, *, recipe: str, trials: Sequence[Trial] = (), max_dro
         recipe: YAML that repeats the run.
         trials: of the search, for its plot.
         max_drop: the limit of the search, for its plot.
+        comparison: with another run.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -84,6 +103,7 @@ def render(report: Report, *, recipe: str, trials: Sequence[Trial] = (), max_dro
         rows=[cells(weight, columns) for weight in report.weights or ()],
         script=(TEMPLATES / "table.js").read_text(encoding="utf-8"),
         recipe=recipe,
+        comparison=comparison,
     )
 
 

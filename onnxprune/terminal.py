@@ -14,8 +14,9 @@ from rich.table import Table
 from onnxprune.formats import bytes_text, count_text, percent_text, points_text, rate_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from onnxprune.past_run import Compared
     from onnxprune.report import Report
 
     Step = Callable[[str, int, int], None]
@@ -53,6 +54,22 @@ def show(report: Report) -> None:
         console.print(_skipped_table(report), "", sep="\n")
     for line in summary(report):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def show_comparison(
+    first: str, second: str, rows: Sequence[Compared], notes: Sequence[str]
+) -> None:
+    """Print the figures of two runs side by side."""
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("figure", overflow="fold")
+    for heading in (first, second, "change"):
+        table.add_column(escape(heading), justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(text) for text in (row.name, row.first, row.second, row.change)))
+    console.print(table, "", sep="\n")
+    for note in notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
 
 
 def summary(report: Report) -> list[str]:
