@@ -13,7 +13,7 @@ from onnxprune.data import load_data, random_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.model_io import load_model, model_bytes, save_model
+from onnxprune.model_io import load_model, save_model
 from onnxprune.plan import Plan, load_plan, masks_of
 from onnxprune.report import Report, describe_file, describe_model
 from onnxprune.runtime import Session
@@ -107,8 +107,8 @@ def pack(model: PathLike, output: PathLike) -> Report:
     warnings = (
         () if packed_names(loaded) else ("no weight gets smaller by packing; is the model pruned?",)
     )
-    save_model(loaded, output)
-    totals = totals_of(report.weights or (), packed_bytes=len(model_bytes(loaded)))
+    written = save_model(loaded, output)
+    totals = totals_of(report.weights or (), packed_bytes=written)
     return _report("pack", source, load_model(source), collection, totals=totals, warnings=warnings)
 
 

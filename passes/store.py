@@ -23,9 +23,10 @@ def read(value: ir.Value, place: Place) -> NDArray[Any]:
         assert node is not None
         if node.op_type == "ConstantOfShape":
             return fill_array(node)
-    tensor = stored_tensor(value)
+    tensor = value.const_value if place == "initializer" else stored_tensor(value)
     assert tensor is not None
-    return tensor.numpy()
+    array: NDArray[Any] = tensor.numpy()
+    return array
 
 
 def write(value: ir.Value, place: Place, array: NDArray[Any] | ir.TensorProtocol) -> None:
