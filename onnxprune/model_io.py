@@ -38,6 +38,20 @@ def load_model(path: str | Path) -> ir.Model:
     return model
 
 
+def load_proto(path: str | Path) -> onnx.ModelProto:
+    """Read a model as onnx's own message, external data included.
+
+    Raises:
+        ModelError: as :func:`load_model`.
+    """
+    path = Path(path)
+    proto = _read_proto(path)
+    _check_external_data(proto, path)
+    with _model_errors(path):
+        external_data_helper.load_external_data_for_model(proto, str(path.parent))
+    return proto
+
+
 def save_model(model: ir.Model, path: str | Path) -> None:
     """Write a model; on any error nothing is left behind.
 
