@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    _get_all_tensors,
+    load_external_data_for_model,
+    uses_external_data,
+)
 
 from onnxprune.errors import ModelError
 from onnxprune.external import DataFiles, check_external_data, tensor_bytes
@@ -46,17 +51,26 @@ def load_model(path: str | Path) -> ir.Model:
             outside the model's folder.
     """
     path = Path(path)
-    proto = _read_proto(path)
+    proto, files = _read_checked(path)
     with _model_errors(path):
-        densify(proto)
-        for tensor in _get_all_tensors(proto):
-            _check_tensor(tensor)
-        files = check_external_data(_get_all_tensors(proto), path)
         model = from_proto(proto)
         for graph in (model.graph, *(function.graph for function in model.functions.values())):
             ir.external_data.set_base_dir(graph, path.parent)
     model.meta[DATA_FILES] = files
     return model
+
+
+def load_proto(path: str | Path) -> onnx.ModelProto:
+    """Read a model as onnx's own message, external data included.
+
+    Raises:
+        ModelError: as :func:`load_model`.
+    """
+    path = Path(path)
+    proto, _ = _read_checked(path)
+    with _model_errors(path):
+        load_external_data_for_model(proto, str(path.parent))
+    return proto
 
 
 def save_model(model: ir.Model, path: str | Path) -> int:
@@ -144,6 +158,16 @@ def _describe(
         message.name = tensor.name
     message.data_type = tensor.dtype.value
     message.dims.extend(tensor.shape.numpy())
+
+
+def _read_checked(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
+    """A model whose tensors are dense and plausible, and the files of its external data."""
+    proto = _read_proto(path)
+    with _model_errors(path):
+        densify(proto)
+        for tensor in _get_all_tensors(proto):
+            _check_tensor(tensor)
+        return proto, check_external_data(_get_all_tensors(proto), path)
 
 
 def _read_proto(path: Path) -> onnx.ModelProto:
