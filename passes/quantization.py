@@ -56,6 +56,30 @@ class Quantization:
             there *= self.scales
         return undo(self.moves, there)
 
+    def parts(
+        self, array: NDArray[Any], elements: int
+    ) -> Iterator[tuple[NDArray[Any], NDArray[np.float32], NDArray[Any]]]:
+        """An array in parts along its first axis: as stored, as real numbers, its zero points.
+
+        Args:
+            array: of the stored shape.
+            elements: about how many to a part; where the array is moved before its scale applies,
+                all of it is one part.
+        """
+        zero = np.broadcast_to(self.zero_point(array.shape), array.shape)
+        if array.ndim == 0 or apply(self.moves, array) is not array:
+            yield array, np.ascontiguousarray(self.dequantize(array)), zero
+            return
+        rows = max(1, elements // max(1, array[0].size))
+        for start in range(0, len(array), rows):
+            place = slice(start, start + rows)
+            part = Quantization((), *(_part(p, array.shape, place) for p in self._parameters))
+            yield array[place], part.dequantize(array[place]), zero[place]
+
+    @property
+    def _parameters(self) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+        return self.zero_points, self.scales
+
     def quantize(self, values: NDArray[Any]) -> NDArray[Any]:
         """The stored array whose numbers are nearest to ``values``, float of the stored shape."""
         there = apply(self.moves, values).astype(np.float32)
@@ -138,6 +162,13 @@ def _parameter(
             return array.reshape(fitting)
     msg = f"its scales or zero points have shape {list(array.shape)}, its array {list(shape)}"
     raise NotPrunable(msg)
+
+
+def _part(parameter: Any, shape: tuple[int, ...], place: slice) -> Any:
+    """Scales or zero points for a part along the first axis."""
+    if parameter is None or parameter.ndim < len(shape) or parameter.shape[0] == 1:
+        return parameter
+    return parameter[place]
 
 
 def _fitting_shapes(

@@ -16,17 +16,14 @@ if TYPE_CHECKING:
     from passes.prepare import Place
 
 
-def read(value: ir.Value, place: Place) -> NDArray[Any]:
-    """The array of a constant; never write into it."""
-    if place == "fill":
-        node = value.producer()
-        assert node is not None
-        if node.op_type == "ConstantOfShape":
-            return fill_array(node)
-    tensor = value.const_value if place == "initializer" else stored_tensor(value)
-    assert tensor is not None
-    array: NDArray[Any] = tensor.numpy()
-    return array
+def tensor(value: ir.Value, place: Place) -> ir.TensorProtocol:
+    """The tensor that holds a constant's array."""
+    node = value.producer()
+    if place == "fill" and node is not None and node.op_type == "ConstantOfShape":
+        return ir.tensor(fill_array(node), name=value.name)
+    found = value.const_value if place == "initializer" else stored_tensor(value)
+    assert found is not None
+    return found
 
 
 def write(value: ir.Value, place: Place, array: NDArray[Any] | ir.TensorProtocol) -> None:
@@ -38,9 +35,9 @@ def write(value: ir.Value, place: Place, array: NDArray[Any] | ir.TensorProtocol
     """
     node = value.producer()
     if place == "initializer" or node is None:
-        tensor = value.const_value
-        assert tensor is not None
-        value.const_value = _tensor(array, tensor)
+        before = value.const_value
+        assert before is not None
+        value.const_value = _tensor(array, before)
         return
     if node.op_type == "ConstantOfShape":
         name = value.name
@@ -51,8 +48,8 @@ def write(value: ir.Value, place: Place, array: NDArray[Any] | ir.TensorProtocol
         return
     (attribute,) = node.attributes.values()
     if attribute.type == ir.AttributeType.TENSOR:
-        tensor = attribute.as_tensor()
-        node.attributes[attribute.name] = ir.AttrTensor(attribute.name, _tensor(array, tensor))
+        made = _tensor(array, attribute.as_tensor())
+        node.attributes[attribute.name] = ir.AttrTensor(attribute.name, made)
         return
     numbers = array if isinstance(array, np.ndarray) else array.numpy()
     listed = numbers.astype(float).reshape(-1).tolist()

@@ -119,10 +119,19 @@ class Weight:
     @property
     def zero_point(self) -> NDArray[Any]:
         """The stored value that means zero: of the stored dtype, broadcasts to the stored array."""
-        array = self.array()
         if self.quantization is None:
-            return np.zeros((), array.dtype)
-        return self.quantization.zero_point(array.shape)
+            return np.zeros((), self.dtype)
+        return self.quantization.zero_point(self.layout.shape)
+
+    @property
+    def tensor(self) -> ir.TensorProtocol:
+        """The tensor that holds its values as they are stored."""
+        return store.tensor(self.value, self.place)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the stored elements."""
+        return self.tensor.dtype.numpy()
 
     @property
     def common_zero_point(self) -> int:
@@ -134,7 +143,8 @@ class Weight:
 
     def array(self) -> NDArray[Any]:
         """Its values as stored; never write into them: they may belong to the model or a file."""
-        return store.read(self.value, self.place)
+        array: NDArray[Any] = self.tensor.numpy()
+        return array
 
     def values(self) -> NDArray[Any]:
         """The real numbers it stands for, of the stored shape: dequantised where it is quantised."""
@@ -151,6 +161,9 @@ class Weight:
         Args:
             array: values in its stored form to count instead of its own.
         """
+        counted = getattr(self.tensor, "nonzeros", None)
+        if array is None and isinstance(counted, int):
+            return counted
         array = self.array() if array is None else array
         if self.quantization is None:
             return count_nonzeros(array)
@@ -174,7 +187,7 @@ class Weight:
         values = self.layout.array(matrices)
         if self.quantization is not None:
             return self.quantization.quantize(values)
-        return values.astype(self.array().dtype)
+        return values.astype(self.dtype)
 
     def assign(self, array: NDArray[Any] | ir.TensorProtocol) -> None:
         """Make this the stored value, of the same shape and dtype; names and ties stay."""
