@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hwmodel.tensor import TensorSpec
 
+_SHORT = 2**16
 LARGEST_CODEBOOK = 2**12
 """Distinct nonzero values that a codebook may hold."""
 
@@ -70,7 +71,13 @@ class Codes:
     @cached_property
     def positions(self) -> NDArray[np.int64]:
         """Where the nonzero codes are, int64 ``(nonzeros,)``."""
-        return np.flatnonzero(self.numbers).astype(np.int64, copy=False)
+        return np.flatnonzero(self.mask.view(np.bool_)).astype(np.int64, copy=False)
+
+    @cached_property
+    def mask(self) -> NDArray[np.uint8]:
+        """1 where the code is not zero, else 0, uint8 ``(rows * columns,)``."""
+        mask: NDArray[np.bool_] = np.not_equal(self.numbers, 0)
+        return mask.view(np.uint8)
 
     @cached_property
     def values(self) -> NDArray[Any]:
@@ -120,6 +127,36 @@ class Codes:
             self._kept[key] = self._gaps(bounds)
         gaps, rest = self._kept[key]
         return gaps, rest
+
+    def gap_counts(
+        self, bounds: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """What lengths of gaps there are, and how often.
+
+        Args:
+            bounds: as for :meth:`gaps`.
+
+        Returns:
+            Distinct gaps, rising; how often each stands before a nonzero code; how often (not for 0)
+            behind the last of a chunk.
+        """
+        key = (-bounds.size, int(bounds[1]) if bounds.size > 1 else 0)
+        if key not in self._kept:
+            gaps, rest = self.gaps(bounds)
+            rest = rest[rest > 0]
+            few = gaps if gaps.max(initial=0) < _SHORT else gaps[gaps < _SHORT]
+            short, long = np.bincount(few), gaps[:0]
+            if few.size < gaps.size:
+                long = gaps[gaps >= _SHORT]
+            distinct = np.unique(np.concatenate([np.flatnonzero(short), long, rest]))
+            often, ends = np.zeros(distinct.size, np.int64), np.zeros(distinct.size, np.int64)
+            counted = int(np.searchsorted(distinct, short.size))
+            often[:counted] = short[distinct[:counted]]
+            np.add.at(often, np.searchsorted(distinct, long), 1)
+            np.add.at(ends, np.searchsorted(distinct, rest), 1)
+            self._kept[key] = (distinct, often, ends)
+        distinct, often, ends = self._kept[key]
+        return distinct, often, ends
 
     def _gaps(self, bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         after = np.zeros(self.positions.size + 1, np.int64)  # the element after the one before

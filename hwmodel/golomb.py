@@ -39,8 +39,8 @@ def gap_bits(gaps: NDArray[np.int64], divisor: int) -> NDArray[np.int64]:
 
 def best_divisor(codes: Codes, frame: Frame, divisors: Sequence[int]) -> int:
     """The divisor under which all gaps of a tensor take the fewest bits."""
-    gaps, rest = codes.gaps(frame.bounds)
-    distinct, often = _histogram(np.concatenate([gaps, rest[rest > 0]]))
+    distinct, before, behind = codes.gap_counts(frame.bounds)
+    often = before + behind
     # the lengths are convex in the divisor but for small ripples, so far ones need no look
     mean = float(distinct @ often) / max(1, int(often.sum()))
     near = [d for d in divisors if mean / 8 <= d <= 2 * mean + 4] or [divisors[0]]
@@ -50,9 +50,15 @@ def best_divisor(codes: Codes, frame: Frame, divisors: Sequence[int]) -> int:
 
 def chunk_gap_bits(codes: Codes, frame: Frame, divisor: int) -> NDArray[np.int64]:
     """Bits of all gaps of each chunk, int64 ``(chunks,)``."""
+    if frame.chunks == 1:
+        distinct, before, behind = codes.gap_counts(frame.bounds)
+        return np.array([int(gap_bits(distinct, divisor) @ (before + behind))])
     gaps, rest = codes.gaps(frame.bounds)
     ends = np.concatenate([[0], np.cumsum(codes.counts(frame.bounds))])
     last = np.where(rest > 0, gap_bits(rest, divisor), 0)
+    longest = int(gaps.max(initial=0))
+    if longest < gaps.size:  # looking up is faster than dividing
+        return sums(gap_bits(np.arange(longest + 1), divisor)[gaps], ends) + last
     return sums(gap_bits(gaps, divisor), ends) + last
 
 
@@ -67,6 +73,20 @@ def code_cycles(
     ends = np.concatenate([[0], np.cumsum(codes.counts(frame.bounds))])
     step = divisor * decoder.word_bits
     return sums(gaps // step + 1, ends) + np.where(rest > 0, rest // step + 1, 0)
+
+
+def gap_words(divisor: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """Codes of the gaps below 4096, first bit lowest, and their lengths; 0 bits for more than 40."""
+    quotients, rest = np.divmod(np.arange(4096), divisor)
+    bits, lengths = width_of(divisor), gap_bits(np.arange(4096), divisor)
+    short = (1 << bits) - divisor
+    split = rest + short
+    wide = (split >> 1) | ((split & 1) << max(0, bits - 1))
+    fields = np.where((short == 0) | (rest < short), rest, wide)
+    fits = lengths <= 40
+    quotients = np.where(fits, quotients, 0)
+    words = (2 * fields + 1) << quotients
+    return words.astype(np.uint64), np.where(fits, lengths, 0).astype(np.uint8)
 
 
 def gap_table(divisor: int) -> NDArray[np.uint32]:
@@ -106,17 +126,17 @@ def read_gaps(
         reader: at the first gap of each chunk.
         frame: of the codes.
         divisor: of the Golomb code, below ``LARGEST_DIVISOR``.
-        symbol_table: see :func:`hwmodel.kernels.read_codes`; of any content where values are raw.
+        symbol_table: see `hwmodel.gap_kernels.read_codes`; of any content where values are raw.
         symbol_bits: 0 where values are raw.
 
     Raises:
         BlobError: when the bits are not those of such codes.
     """
-    from hwmodel import kernels
+    from hwmodel import gap_kernels
 
     codes = np.zeros(frame.elements, frame.dtype)
     reached = reader.places.copy()
-    trouble = kernels.read_codes(
+    trouble = gap_kernels.read_codes(
         reader.words,
         (reader.places, reader.ends, frame.bounds),
         (divisor, width_of(divisor)),
@@ -130,12 +150,3 @@ def read_gaps(
         raise BlobError(_TROUBLES[trouble])
     reader.places = reached
     return codes
-
-
-def _histogram(gaps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct gaps, rising, and how often each occurs."""
-    short = gaps[gaps < 2**16]
-    often = np.bincount(short)
-    distinct = np.flatnonzero(often)
-    long, long_often = np.unique(gaps[gaps >= 2**16], return_counts=True)
-    return np.concatenate([distinct, long]), np.concatenate([often[distinct], long_often])

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwmodel import kernels
+from hwmodel import gap_kernels, kernels
 from hwmodel.bits import width_of
 from hwmodel.errors import BlobError
+from hwmodel.golomb import gap_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hwmodel.codes import Codes
+    from hwmodel.layout import Frame
 
 _SPARE = 24
 """Zero bytes behind the last: two words, and what fills up the last one."""
@@ -50,6 +52,11 @@ class Writer:
             kernels.write_fields(self.words, self.places, counts, width, numbers)
         self.places = self.places + counts * width
 
+    def bits(self, bits: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
+        """Append to each chunk its share of bits, ``(bits,)``, each 0 or 1."""
+        kernels.write_bits(self.words, self.places, counts, bits)
+        self.places = self.places + counts
+
     def gaps(
         self,
         codes: Codes,
@@ -72,12 +79,13 @@ class Writer:
         if code_words is not None and code_lengths is not None:
             code = (code_words, code_lengths)
             form = (codes.symbol.shift, codes.symbol.bits, codes.bits)
-        kernels.write_codes(
+        gap_kernels.write_codes(
             self.words,
             self.places,
             bounds,
             (codes.positions, codes.values),
             (divisor, width_of(divisor)),
+            gap_words(divisor),
             code,
             form,
         )
@@ -128,6 +136,34 @@ class Reader:
             kernels.read_fields(self.words, self.places, counts, width, numbers)
         self.places = self.places + counts * width
         return numbers
+
+    def bits(self, counts: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The next bits of each chunk, and how many of them are 1.
+
+        Args:
+            counts: how many of each chunk, ``(chunks,)``, not negative.
+
+        Returns:
+            Bits, each 0 or 1, one chunk's after the other's; ones of each chunk, ``(chunks,)``.
+
+        Raises:
+            BlobError: when a chunk has fewer left.
+        """
+        self.require(counts, 1)
+        bits = np.empty(int(counts.sum()), np.uint8)
+        ones = np.zeros(counts.size, np.int64)
+        kernels.read_bits(self.words, self.places, counts, bits, ones)
+        self.places = self.places + counts
+        return bits, ones
+
+    def expand(
+        self, mask: NDArray[np.uint8], counts: NDArray[np.int64], frame: Frame
+    ) -> NDArray[Any]:
+        """Codes from a mask over all elements and the next ``counts`` values of each chunk."""
+        values = self.fields(counts, frame.bits, frame.dtype)
+        codes = np.empty(mask.size, frame.dtype)
+        kernels.expand(mask, np.append(values, frame.dtype.type(0)), codes)
+        return codes
 
     def require(self, counts: NDArray[np.int64], width: int) -> None:
         """Check that each chunk still holds so many fields.

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from hwmodel.decoding import sums, words_cycles
+from hwmodel.decoding import words_cycles
 from hwmodel.encoding import Encoding, expect_header
 from hwmodel.layout import Plan
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from hwmodel.codes import Codes
@@ -34,16 +33,13 @@ class Bitmask(Encoding):
 
     def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:
         del header
-        writer.fields((codes.numbers != 0).view(np.uint8), frame.sizes, 1)
+        writer.bits(codes.mask, frame.sizes)
         writer.fields(codes.values, codes.counts(frame.bounds), codes.bits)
 
     def _read(self, header: bytes, frame: Frame, reader: Reader) -> NDArray[Any]:
         expect_header(header, 0)
-        mask = reader.fields(frame.sizes, 1, np.uint8)
-        counts = sums(mask, frame.bounds)
-        codes = np.zeros(frame.elements, frame.dtype)
-        codes[mask.view(np.bool_)] = reader.fields(counts, frame.bits, frame.dtype)
-        return codes
+        mask, counts = reader.bits(frame.sizes)
+        return reader.expand(mask, counts, frame)
 
     def _work(self, codes: Codes, frame: Frame, decoder: DecoderSpec) -> NDArray[np.int64]:
         """Each word of the mask takes ``max(1, ceil(ones in it / width))``."""

@@ -104,10 +104,14 @@ class Block(Encoding):
 
     def _used(self, codes: Codes, frame: Frame) -> NDArray[np.bool_]:
         """Which blocks hold a nonzero code, ``(block rows, block columns)``."""
-        used = np.zeros((-(-frame.rows // self.height), self._block_columns(frame)), np.bool_)
-        row, column = np.divmod(codes.positions, max(1, frame.columns))
-        used[row // self.height, column // self.width] = True
-        return used
+        mask = codes.mask.reshape(frame.rows, frame.columns)
+        first = np.arange(0, frame.rows, self.height)
+        tall = np.bitwise_or.reduceat(mask, first, axis=0) if self.height > 1 else mask
+        used = np.zeros((first.size, self._block_columns(frame)), np.uint8)
+        for place in range(min(self.width, frame.columns)):
+            column = tall[:, place :: self.width]
+            used[:, : column.shape[1]] |= column
+        return used.view(np.bool_)
 
     def _block_columns(self, frame: Frame) -> int:
         return -(-frame.columns // self.width)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from hwmodel.bits import width_of
-from hwmodel.decoding import sums, words_cycles
+from hwmodel.decoding import words_cycles
 from hwmodel.encoding import Encoding, expect_header
 from hwmodel.errors import BlobError
 from hwmodel.layout import Plan
@@ -63,10 +63,12 @@ class EliasFano(Encoding):
         low = (codes.positions - np.repeat(frame.bounds[:-1], counts)) & ((1 << lower) - 1)
         writer.fields(counts, 1, width_of(frame.full + 1))
         writer.fields(low, counts, lower)
-        writer.fields(upper, np.diff(bounds), 1)
+        writer.bits(upper, np.diff(bounds))
         writer.fields(codes.values, counts, codes.bits)
 
     def _read(self, header: bytes, frame: Frame, reader: Reader) -> NDArray[Any]:
+        from hwmodel import kernels
+
         expect_header(header, 1)
         lower = header[0]
         if lower > 32 or self.lower not in (-1, lower):
@@ -76,26 +78,17 @@ class EliasFano(Encoding):
         low = reader.fields(counts, lower)
         sizes = counts + (np.maximum(frame.sizes - 1, 0) >> lower)
         bounds = np.concatenate([[0], np.cumsum(sizes)])
-        upper = reader.fields(sizes, 1, np.uint8)
-        if (sums(upper, bounds) != counts).any():
+        upper, ones = reader.bits(sizes)
+        if (ones != counts).any():
             msg = "a chunk's upper bits and its number of values differ"
             raise BlobError(msg)
-        high = np.flatnonzero(upper)
-        first = np.concatenate([[0], np.cumsum(counts)])
-        high -= np.arange(high.size)
-        if frame.chunks > 1:
-            high -= np.repeat(bounds[:-1] - first[:-1], counts)
-        positions = (high << lower) + low
-        if frame.chunks > 1:
-            inside = positions < np.repeat(frame.sizes, counts)
-            positions += np.repeat(frame.bounds[:-1], counts)
-        else:
-            inside = positions < frame.elements
-        if not inside.all() or (positions[1:] <= positions[:-1]).any():
+        high = np.flatnonzero(upper.view(np.bool_))
+        values = reader.fields(counts, frame.bits, frame.dtype)
+        codes = np.zeros(frame.elements, frame.dtype)
+        chunks = (counts, bounds[:-1], frame.bounds)
+        if kernels.scatter_split(high, low, lower, values, chunks, codes):
             msg = "positions do not rise inside their chunk"
             raise BlobError(msg)
-        codes = np.zeros(frame.elements, frame.dtype)
-        codes[positions] = reader.fields(counts, frame.bits, frame.dtype)
         return codes
 
     def _work(self, codes: Codes, frame: Frame, decoder: DecoderSpec) -> NDArray[np.int64]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from hwmodel.bits import width_of
-from hwmodel.decoding import sums
 from hwmodel.encoding import ChunkedBy, Encoding, expect_header
 from hwmodel.encodings.csr import row_starts
 from hwmodel.errors import BlobError
@@ -42,15 +41,8 @@ class Ellpack(Encoding):
 
     def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:
         del header
-        by_row = codes.counts(row_starts(frame))
         rows, widths = np.diff(frame.row_bounds), self._widths(codes, frame)
-        by_slot = np.concatenate([[0], np.cumsum(np.repeat(widths, rows))])
-        first = np.concatenate([[0], np.cumsum(by_row)])
-        slot = np.arange(codes.positions.size) + np.repeat(by_slot[:-1] - first[:-1], by_row)
-        columns = np.zeros(int(by_slot[-1]), np.int64)
-        columns[slot] = codes.positions % max(1, frame.columns)
-        values = np.zeros(columns.size, codes.values.dtype)
-        values[slot] = codes.values
+        columns, values = gather_slots(codes, row_starts(frame), np.repeat(widths, rows))
         writer.fields(widths, 1, max(1, width_of(frame.columns + 1)))
         writer.fields(columns, rows * widths, width_of(frame.columns))
         writer.fields(values, rows * widths, codes.bits)
@@ -62,7 +54,7 @@ class Ellpack(Encoding):
         if (widths > frame.columns).any():
             msg = f"a row of {frame.columns} cannot have {int(widths.max())} slots"
             raise BlobError(msg)
-        columns = reader.fields(rows * widths, width_of(frame.columns))
+        columns = reader.fields(rows * widths, width_of(frame.columns), np.uint32)
         values = reader.fields(rows * widths, frame.bits, frame.dtype)
         by_row = np.repeat(widths, rows)
         return scatter_slots(columns, values, by_row, row_starts(frame), frame)
@@ -80,39 +72,40 @@ class Ellpack(Encoding):
         return np.maximum.reduceat(by_row, frame.row_bounds[:-1]).astype(np.int64)
 
 
+def gather_slots(
+    codes: Codes, bounds: NDArray[np.int64], slots: NDArray[np.int64]
+) -> tuple[NDArray[np.uint32], NDArray[Any]]:
+    """Places and values of the nonzero codes, group by group; slots that are left over hold 0 and 0.
+
+    Args:
+        codes: of the tensor.
+        bounds: first element of each group, and the end.
+        slots: how many each group has, enough for its nonzero codes.
+    """
+    from hwmodel import kernels
+
+    places = np.zeros(int(slots.sum()), np.uint32)
+    values = np.zeros(places.size, codes.numbers.dtype)
+    kernels.gather_slots(codes.numbers, bounds, slots, places, values)
+    return places, values
+
+
 def scatter_slots(
-    places: NDArray[np.int64],
+    places: NDArray[Any],
     values: NDArray[Any],
     slots: NDArray[np.int64],
     bounds: NDArray[np.int64],
     frame: Frame,
 ) -> NDArray[Any]:
-    """Codes from slots that hold a place in their group and a value.
-
-    Args:
-        places: of each slot, from the start of its group.
-        values: of each slot; slots of value 0 are not used and must be the last of their group.
-        slots: how many each group has.
-        bounds: first element of each group, and the end.
-        frame: whose codes to make.
+    """The inverse of :func:`gather_slots`: codes ``(elements,)``.
 
     Raises:
-        BlobError: when places do not rise inside the group, or an unused slot names one.
+        BlobError: when places do not rise inside a group, or slots that are not used are not last.
     """
-    starts = np.repeat(bounds[:-1], slots)
-    used = values != 0
-    positions = (starts + places)[used]
-    ends = np.repeat(bounds[1:], slots)[used]
-    first = np.concatenate([[0], np.cumsum(slots)])
-    filled = sums(used, first)
-    order = np.arange(values.size) - np.repeat(first[:-1], slots)
-    dense = used == (order < np.repeat(filled, slots))
-    if not dense.all() or places[~used].any():
-        msg = "slots that are not used are not last, or name a place"
-        raise BlobError(msg)
-    if (positions >= ends).any() or (positions[1:] <= positions[:-1]).any():
-        msg = "places do not rise inside a group"
-        raise BlobError(msg)
+    from hwmodel import kernels
+
     codes = np.zeros(frame.elements, frame.dtype)
-    codes[positions] = values[used]
+    if kernels.scatter_slots(places, values, bounds, slots, codes):
+        msg = "places do not rise inside a group, or slots that hold no value are not last"
+        raise BlobError(msg)
     return codes

@@ -49,10 +49,14 @@ class Entropy(Encoding):
     def _plan(self, codes: Codes, frame: Frame) -> Plan:
         divisor = best_divisor(codes, frame, DIVISORS)
         symbols = _symbols(codes.values, codes.symbol)
-        lengths = code_lengths(np.bincount(symbols, minlength=1 << codes.symbol.bits))
-        ends = np.concatenate([[0], np.cumsum(codes.counts(frame.bounds))])
-        raw = np.diff(ends) * (codes.bits - codes.symbol.bits)
-        payload = sums(lengths[symbols], ends) + raw
+        often = np.bincount(symbols, minlength=1 << codes.symbol.bits)
+        lengths = code_lengths(often)
+        if frame.chunks == 1:
+            coded = np.array([lengths.astype(np.int64) @ often])
+        else:
+            ends = np.concatenate([[0], np.cumsum(codes.counts(frame.bounds))])
+            coded = sums(lengths[symbols], ends)
+        payload = coded + codes.counts(frame.bounds) * (codes.bits - codes.symbol.bits)
         return Plan(_header(divisor, lengths), payload, chunk_gap_bits(codes, frame, divisor))
 
     def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:

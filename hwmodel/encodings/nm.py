@@ -10,7 +10,7 @@ import numpy as np
 from hwmodel.bits import width_of
 from hwmodel.encoding import ChunkedBy, Encoding, expect_header
 from hwmodel.encodings.csr import row_starts
-from hwmodel.encodings.ellpack import scatter_slots
+from hwmodel.encodings.ellpack import gather_slots, scatter_slots
 from hwmodel.errors import BlobError
 from hwmodel.layout import Plan
 
@@ -48,7 +48,7 @@ class NM(Encoding):
         self._check("n", 0, self.m)
 
     def _plan(self, codes: Codes, frame: Frame) -> Plan:
-        most = int(codes.counts(self._groups(frame)).max(initial=1))
+        most = self._most(codes)
         n = self.n or most
         if most > n:
             msg = f"it is not {n}:{self.m}: a group of {self.m} has {most} nonzero values; prune it to the pattern first, or take another encoding"
@@ -61,19 +61,13 @@ class NM(Encoding):
 
     def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:
         n, bounds = self._kept(header), self._groups(frame)
-        group = np.searchsorted(bounds, codes.positions, side="right") - 1
-        first = np.searchsorted(codes.positions, bounds)
-        slot = np.arange(codes.positions.size) - first[group] + n * group
-        places = np.zeros(n * (bounds.size - 1), np.uint8)
-        places[slot] = codes.positions - bounds[group]
-        values = np.zeros(places.size, codes.values.dtype)
-        values[slot] = codes.values
+        places, values = gather_slots(codes, bounds, np.full(bounds.size - 1, n))
         writer.fields(places, self._slots(frame, n), width_of(self.m))
         writer.fields(values, self._slots(frame, n), codes.bits)
 
     def _read(self, header: bytes, frame: Frame, reader: Reader) -> NDArray[Any]:
         n, bounds = self._kept(header), self._groups(frame)
-        places = reader.fields(self._slots(frame, n), width_of(self.m))
+        places = reader.fields(self._slots(frame, n), width_of(self.m), np.uint32)
         values = reader.fields(self._slots(frame, n), frame.bits, frame.dtype)
         slots = np.full(bounds.size - 1, n)
         return scatter_slots(places, values, slots, bounds, frame)
@@ -96,6 +90,15 @@ class NM(Encoding):
         inside = np.arange(0, frame.columns, self.m, dtype=np.int64)
         starts = (row_starts(frame)[:-1, None] + inside).ravel()
         return np.append(starts, np.int64(frame.elements))
+
+    def _most(self, codes: Codes) -> int:
+        """Nonzero codes of the fullest group; at least 1."""
+        mask = codes.mask.reshape(codes.rows, codes.columns)
+        counts = np.zeros((codes.rows, -(-codes.columns // self.m)), np.uint16)
+        for place in range(min(self.m, codes.columns)):
+            column = mask[:, place :: self.m]
+            counts[:, : column.shape[1]] += column
+        return max(1, int(counts.max(initial=0)))
 
     def _slots(self, frame: Frame, n: int) -> NDArray[np.int64]:
         return np.diff(frame.row_bounds) * -(-frame.columns // self.m) * n

@@ -46,8 +46,7 @@ class RunLength(Encoding):
         self._check("bits", 0, WIDTHS[-1])
 
     def _plan(self, codes: Codes, frame: Frame) -> Plan:
-        gaps, _ = codes.gaps(frame.bounds)
-        bits = self.bits or _best_width(gaps, codes.bits)
+        bits = self.bits or _best_width(codes, frame)
         entries = codes.counts(frame.bounds) + _fillers(codes, frame, bits)
         count_bits = width_of(frame.full + 1)
         return Plan(bytes([bits]), entries * codes.bits, count_bits + entries * bits)
@@ -113,11 +112,15 @@ def scatter_steps(
 
 
 def _fillers(codes: Codes, frame: Frame, bits: int) -> NDArray[np.int64]:
+    if frame.chunks == 1:
+        distinct, often, _ = codes.gap_counts(frame.bounds)
+        return np.array([int((distinct >> bits) @ often)])
     gaps, _ = codes.gaps(frame.bounds)
     return sums(gaps >> bits, np.concatenate([[0], np.cumsum(codes.counts(frame.bounds))]))
 
 
-def _best_width(gaps: NDArray[np.int64], value_bits: int) -> int:
+def _best_width(codes: Codes, frame: Frame) -> int:
     """The bits that make the entries smallest."""
-    sizes = [(gaps.size + int((gaps >> bits).sum())) * (value_bits + bits) for bits in WIDTHS]
+    gaps, often, _ = codes.gap_counts(frame.bounds)
+    sizes = [int(((gaps >> bits) + 1) @ often) * (codes.bits + bits) for bits in WIDTHS]
     return WIDTHS[int(np.argmin(sizes))]

@@ -46,9 +46,8 @@ class TwoLevel(Encoding):
     def _plan(self, codes: Codes, frame: Frame) -> Plan:
         best = None
         for block in (self.block,) if self.block else BLOCKS:
-            bits = -(-frame.sizes // block) + block * np.diff(
-                np.searchsorted(self._used(codes, frame, block), _first_blocks(frame, block))
-            )
+            used = sums(_used(codes, frame, block), _first_blocks(frame, block))
+            bits = -(-frame.sizes // block) + block * used
             if best is None or bits.sum() < best[1].sum():
                 best = block, bits
         assert best is not None
@@ -58,14 +57,10 @@ class TwoLevel(Encoding):
     def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:
         block = 1 << header[0]
         first = _first_blocks(frame, block)
-        used = self._used(codes, frame, block)
-        upper = np.zeros(int(first[-1]), np.uint8)
-        upper[used] = 1
-        lower = np.zeros((used.size, block), np.uint8)
-        row = np.searchsorted(used, _block_of(codes, frame, block))
-        lower[row, _inside(codes, frame, block)] = 1
-        writer.fields(upper, np.diff(first), 1)
-        writer.fields(lower.ravel(), sums(upper, first) * block, 1)
+        upper = _used(codes, frame, block)
+        lower = _padded(codes.mask, frame, block)[: upper.size][upper.view(np.bool_)]
+        writer.bits(upper, np.diff(first))
+        writer.bits(lower.ravel(), sums(upper, first) * block)
         writer.fields(codes.values, codes.counts(frame.bounds), codes.bits)
 
     def _read(self, header: bytes, frame: Frame, reader: Reader) -> NDArray[Any]:
@@ -75,40 +70,30 @@ class TwoLevel(Encoding):
             msg = f"two_level cannot have blocks of 2**{header[0]}"
             raise BlobError(msg)
         first = _first_blocks(frame, block)
-        upper = reader.fields(np.diff(first), 1, np.uint8)
-        used = np.flatnonzero(upper)
-        lower = reader.fields(sums(upper, first) * block, 1, np.uint8).reshape(-1, block)
-        row, inside = np.nonzero(lower)
-        chunk = np.searchsorted(first, used, side="right") - 1
-        start = frame.bounds[chunk] + (used - first[chunk]) * block
-        positions = start[row] + inside
-        if (positions >= frame.bounds[chunk[row] + 1]).any() or not lower.any(axis=1).all():
+        upper, used = reader.bits(np.diff(first))
+        bits, counts = reader.bits(used * block)
+        lower = bits.reshape(-1, block)
+        each = -(-frame.full // block) * block
+        padded = np.zeros((frame.chunks, each), np.uint8)
+        padded.reshape(-1, block)[: upper.size][upper.view(np.bool_)] = lower
+        mask = padded[:, : frame.full].ravel()[: frame.elements]
+        if not _any(lower).all() or np.count_nonzero(mask) != counts.sum():
             msg = "a block is empty, or reaches beyond its chunk"
             raise BlobError(msg)
-        counts = np.bincount(chunk[row], minlength=frame.chunks)
-        codes = np.zeros(frame.elements, frame.dtype)
-        codes[positions] = reader.fields(counts, frame.bits, frame.dtype)
-        return codes
+        return reader.expand(mask, counts, frame)
 
     def _work(self, codes: Codes, frame: Frame, decoder: DecoderSpec) -> NDArray[np.int64]:
         """A clock for each word of the upper mask; lower masks, word by word, as ``bitmask``."""
         block = 1 << self._plan(codes, frame).header[0]
         first = _first_blocks(frame, block)
-        used = self._used(codes, frame, block)
-        upper = -(-np.diff(first) // decoder.word_bits)
-        row = np.searchsorted(used, _block_of(codes, frame, block))
-        chunk = np.searchsorted(first, used, side="right") - 1
+        used = _used(codes, frame, block)
+        lower = _padded(codes.mask, frame, block)[: used.size][used.view(np.bool_)]
         # each used block is a mask of its own, so that its words are counted from its start
-        clocks = words_cycles(
-            row * block + _inside(codes, frame, block), np.arange(used.size + 1) * block, decoder
-        )
+        bounds = np.arange(lower.shape[0] + 1) * block
+        clocks = words_cycles(np.flatnonzero(lower.view(np.bool_)), bounds, decoder)
+        chunk = np.repeat(np.arange(frame.chunks), sums(used, first))
+        upper = -(-np.diff(first) // decoder.word_bits)
         return upper + np.bincount(chunk, clocks, frame.chunks).astype(np.int64)
-
-    @staticmethod
-    def _used(codes: Codes, frame: Frame, block: int) -> NDArray[np.int64]:
-        """Numbers of the blocks that hold a nonzero code, rising."""
-        blocks = _block_of(codes, frame, block)
-        return np.extract(np.diff(blocks, prepend=-1), blocks)
 
 
 def _first_blocks(frame: Frame, block: int) -> NDArray[np.int64]:
@@ -116,14 +101,30 @@ def _first_blocks(frame: Frame, block: int) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(-(-frame.sizes // block))])
 
 
-def _block_of(codes: Codes, frame: Frame, block: int) -> NDArray[np.int64]:
-    """The block of each nonzero code."""
-    if frame.chunks <= 1:
-        return codes.positions // block
-    chunk = codes.positions // frame.full
-    return chunk * -(-frame.full // block) + (codes.positions - chunk * frame.full) // block
+def _padded(mask: NDArray[np.uint8], frame: Frame, block: int) -> NDArray[np.uint8]:
+    """The mask in blocks, ``(blocks, block)``, each chunk filled up to whole ones.
+
+    The last chunk is filled up to the length of the others, so that blocks may follow its own.
+    """
+    each = -(-frame.full // block) * block
+    padded = np.zeros((frame.chunks, each), np.uint8)
+    whole = frame.elements // frame.full
+    padded[:whole, : frame.full] = mask[: whole * frame.full].reshape(whole, frame.full)
+    rest = mask[whole * frame.full :]
+    padded[whole:, : rest.size] = rest
+    return padded.reshape(-1, block)
 
 
-def _inside(codes: Codes, frame: Frame, block: int) -> NDArray[np.int64]:
-    """Where in its block each nonzero code is."""
-    return codes.positions % max(1, frame.full) % block
+def _used(codes: Codes, frame: Frame, block: int) -> NDArray[np.uint8]:
+    """1 for blocks that hold a nonzero code, ``(blocks,)``."""
+    blocks = int(_first_blocks(frame, block)[-1])
+    return _any(_padded(codes.mask, frame, block)[:blocks]).view(np.uint8)
+
+
+def _any(blocks: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether any element of each block is set; eight are looked at at once."""
+    wide = blocks.view(f"u{min(8, blocks.shape[1])}")
+    found: NDArray[np.bool_] = np.not_equal(wide[:, 0], 0)
+    for column in range(1, wide.shape[1]):
+        found |= wide[:, column] != 0
+    return found
