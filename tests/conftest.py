@@ -50,6 +50,15 @@ def program() -> Callable[[str], str]:
     return need_program
 
 
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Reference figures beside the repository; tests that want them skip where they are missing."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the reference figures of ../shared are not here")
+    return folder
+
+
 def make_mlp(
     path: Path, sizes: tuple[int, ...] = (12, 16, 4), seed: int = 0, opset: int = 17
 ) -> Path:
