@@ -225,6 +225,7 @@ def test_every_command_has_help_with_an_example(call) -> None:
         "report",
         "search",
         "compress",
+        "recipe",
     ]
     for name in names:
         status, out, _ = call(name, "--help")
