@@ -21,6 +21,7 @@ ALIGNMENT = 64
 MAX_EXPANSION = 2**16
 """All tensors together may declare at most so many times the bytes that stand before the index."""
 MAX_RANK = 8
+MAX_AXIS = 2**40
 RECORD = struct.Struct("<IIBBBBiQI3i8Q" + "QQII" * len(SEGMENTS))
 DTYPE_NUMBERS = {
     "float16": 1,
@@ -172,6 +173,9 @@ def _read(
     own, shape, places = record[9:12], record[12:20], record[20:]
     if offset != named or offset + length > len(index):
         msg = "its name does not follow the one before"
+        raise BlobError(msg)
+    if max(shape) > MAX_AXIS:
+        msg = f"an axis of {max(shape)} is longer than {MAX_AXIS}"
         raise BlobError(msg)
     if rank > MAX_RANK or any(shape[rank:]) or values >= len(VALUES):
         msg = f"rank {rank} and values {values} are not allowed, or axes beyond the rank are not 0"

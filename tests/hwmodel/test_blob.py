@@ -98,7 +98,8 @@ def rewrite(
     ("changes", "message"),
     [
         ({"axis0": 2**40, "axis1": 2**20}, "more than a blob"),
-        ({"axis0": 2**63, "axis1": 2**63}, "more than a blob"),
+        ({"axis0": 2**40, "axis1": 2**40, "axis2": 2**40}, "more than a blob"),
+        ({"axis0": 2**63, "axis1": 0}, "is longer than"),
         ({"axis7": 1}, "axes beyond the rank"),
         ({"rank": 9}, "rank 9"),
         ({"dtype": 0}, "no dtype of number 0"),
