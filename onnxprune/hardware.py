@@ -155,7 +155,8 @@ def _entry(weight: Weight, encoding: str) -> BlobEntry:
 
 
 def _spec_of(weight: Weight) -> TensorSpec:
-    return TensorSpec(weight.name, weight.layout.shape, weight.array().dtype.name)
+    dtype = weight.array().dtype.name
+    return TensorSpec(weight.name, weight.layout.shape, dtype, weight.common_zero_point)
 
 
 @contextlib.contextmanager

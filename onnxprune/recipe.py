@@ -82,7 +82,7 @@ class SearchSection(_Section):
 
     controller: Literal["bayes", "random"] = "bayes"
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
 
 
 class PruneSection(_Section):

@@ -55,6 +55,14 @@ class Layout:
         return matrices
 
     @property
+    def matrix_shape(self) -> tuple[int, ...]:
+        """The shape of the matrices: groups, rows, columns."""
+        shape = self.shape
+        for kind, argument in self.steps:
+            shape = argument if kind == "reshape" else tuple(shape[axis] for axis in argument)
+        return shape
+
+    @property
     def elements(self) -> int:
         """Number of weights."""
         return math.prod(self.shape)

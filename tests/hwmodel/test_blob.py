@@ -5,7 +5,6 @@ import json
 import zlib
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,20 +13,22 @@ from hypothesis import strategies as st
 from hwmodel.blob import ALIGNMENT, PREAMBLE, BlobEntry, is_blob, open_blob, write_blob
 from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.errors import BlobError
-from hwmodel.tensor import TensorSpec
+from hwmodel.tensor import DTYPES, TensorSpec
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "four_encodings.swb"
+GOLDEN = Path(__file__).parents[1] / "golden" / "every_encoding.swb"
 
 
 def entries() -> list[BlobEntry]:
-    """One tensor for each encoding, drawn from fixed integers so that its bytes never change."""
+    """Two tensors for each encoding, drawn from fixed integers so that their bytes never change."""
     result = []
-    dtypes = (np.float32, np.float16, ml_dtypes.bfloat16, np.uint8)
-    for number, (name, dtype) in enumerate(zip(encoding_names(), dtypes, strict=True)):
-        values = np.arange(60) * 7 % 11 * (np.arange(60) % (number + 2) == 0)
+    dtypes = [DTYPES[name] for name in sorted(DTYPES)]
+    for number, name in enumerate([*encoding_names(), *encoding_names()]):
+        dtype = dtypes[number % len(dtypes)]
+        values = np.arange(60) * 7 % 8 * (np.arange(60) % (number % 7 + 2) == 0)
         array = values.reshape(5, 3, 4).astype(dtype)
         spec = TensorSpec(f"layer{number}.weight", array.shape, array.dtype.name, 0)
-        result.append(BlobEntry(spec, array, get_encoding(name)))
+        config = {"chunk": 25, "align": 4, "values": "codebook"} if number >= 13 else {}
+        result.append(BlobEntry(spec, array, get_encoding(name, config)))
     return result
 
 
@@ -89,7 +90,7 @@ def rewrite(content: bytes, change: object) -> bytes:
         (lambda i: i["tensors"][0].update(zero_point=7), "zero point 7"),
         (lambda i: i["tensors"][0].update(encoding="pickle"), "no encoding 'pickle'"),
         (lambda i: i["tensors"][0].update(config={"bits": 5}), "cannot have the configuration"),
-        (lambda i: i["tensors"][3].update(config={"bits": 10**9}), "cannot have the configuration"),
+        (lambda i: i["tensors"][8].update(config={"bits": 10**9}), "cannot have the configuration"),
         (lambda i: i["tensors"][0]["segments"][0].update(offset=0), "outside the data"),
         (lambda i: i["tensors"][0]["segments"][0].update(offset=2**50), "outside the data"),
         (lambda i: i["tensors"][0]["segments"][0].update(bytes=2**50), "outside the data"),

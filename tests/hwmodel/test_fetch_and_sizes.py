@@ -41,13 +41,13 @@ def test_sizes_follow_the_formulas() -> None:
     spec = TensorSpec("w", array.shape, "float32")
     assert Bitmask().size(array, spec).metadata_bits == 512
     csr = CSR().size(array, spec)
-    assert csr.metadata_bits == 3 * 6 + 9 * 2
+    assert csr.metadata_bits == 8 + 3 * 6 + 9 * 2  # a byte says how wide pointers are
     positions = [69, 104, 511]
     gaps = [69, 34, 406]
     entries = 3 + sum(gap // 16 for gap in gaps)
     run = RunLength(4).size(array, spec)
     assert positions[-1] == array.size - 1
-    assert (run.payload_bits, run.metadata_bits) == (entries * 32, entries * 4)
+    assert (run.payload_bits, run.metadata_bits) == (entries * 32, 8 + 10 + entries * 4)
 
 
 def test_no_encoding_beats_the_entropy_bound_on_random_masks() -> None:
