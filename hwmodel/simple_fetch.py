@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hwmodel.dram.flow import Pace, arrive, last_clock, new_flow, note_sent, tile_clocks, when_send
+from hwmodel.dram.flow import (
+    SENT,
+    Pace,
+    arrive,
+    last_clock,
+    new_flow,
+    note_sent,
+    tile_clocks,
+    when_send,
+)
 from hwmodel.fetch import Fetch, Served
 from hwmodel.jit import compiled
 
@@ -40,7 +49,7 @@ def _drive(bus: Bus, pace: Pace, flow: Ints, runs: Ints) -> int:
     free, follows, commands = 0, -1, 0
     for run in range(runs.shape[0]):
         for request in range(runs[run, 0], runs[run, 0] + runs[run, 1]):
-            asked = when_send(pace, flow)
+            asked, number = when_send(pace, flow), flow[SENT]
             note_sent(pace, flow, asked)
             begin = max(asked + bus.latency, free)
             if bus.command and (bus.each or request != follows):
@@ -48,7 +57,7 @@ def _drive(bus: Bus, pace: Pace, flow: Ints, runs: Ints) -> int:
                 commands += 1
             free = begin + bus.clocks
             follows = request + 1
-            arrive(pace, flow, free - 1)
+            arrive(pace, flow, number, free - 1)
     return commands
 
 

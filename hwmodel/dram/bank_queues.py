@@ -46,12 +46,18 @@ QUEUED = WAITING + 1
 HITS = QUEUED + MAX_BANKS
 """How often each open row was read."""
 QUEUES = HITS + MAX_BANKS
-"""Rows that the transactions need, their banks, and the rows of the bank queues."""
+"""Transactions: rows, then banks, then numbers; bank queues: rows of all, then numbers of all."""
 
 
 def queues_size(t: Timing) -> int:
     """How many integers the state of this controller takes."""
-    return QUEUES - CONTROLLER + 2 * t.requests + t.banks * t.bank_requests
+    return QUEUES - CONTROLLER + 3 * t.requests + 2 * t.banks * t.bank_requests
+
+
+@inner
+def _queue(t: Timing, b: int) -> int:
+    """Place of the first row in a bank's queue."""
+    return QUEUES + 3 * t.requests + b * t.bank_requests
 
 
 @inner
@@ -61,10 +67,11 @@ def has_room(t: Timing, s: Ints) -> bool:
 
 
 @inner
-def accept(t: Timing, s: Ints, b: int, row: int) -> None:
+def accept(t: Timing, s: Ints, b: int, row: int, number: int) -> None:
     """Take a request into the transaction queue."""
     s[QUEUES + s[WAITING]] = row
     s[QUEUES + t.requests + s[WAITING]] = b
+    s[QUEUES + 2 * t.requests + s[WAITING]] = number
     s[WAITING] += 1
 
 
@@ -145,7 +152,7 @@ def _candidate(t: Timing, s: Ints, b: int, clock: int) -> tuple[int, int, int]:
     row = s[OPEN_ROW + b]
     if row < 0:
         return ROW, -1, when_activate(t, s, b)
-    first = QUEUES + 2 * t.requests + b * t.bank_requests
+    first = _queue(t, b)
     hit = -1
     for place in range(s[QUEUED + b]):
         if s[first + place] == row:
@@ -165,14 +172,16 @@ def _candidate(t: Timing, s: Ints, b: int, clock: int) -> tuple[int, int, int]:
 @inner
 def _give(t: Timing, pace: Pace, s: Ints, flow: Ints, clock: int, b: int, place: int) -> None:
     """Read for the request at ``place`` of a bank's queue; below 0, open or close its row."""
-    first = QUEUES + 2 * t.requests + b * t.bank_requests
+    first = _queue(t, b)
     if place >= 0:
+        numbers = t.banks * t.bank_requests
         read(t, s, b, clock)
-        arrive(pace, flow, clock + t.read_latency)
+        arrive(pace, flow, s[first + numbers + place], clock + t.read_latency)
         s[HITS + b] += 1
         s[QUEUED + b] -= 1
         for behind in range(first + place, first + s[QUEUED + b]):
             s[behind] = s[behind + 1]
+            s[behind + numbers] = s[behind + numbers + 1]
     elif s[OPEN_ROW + b] < 0:
         activate(t, s, b, s[first], clock)
     else:
@@ -186,11 +195,13 @@ def _move(t: Timing, s: Ints) -> bool:
     for row_at in range(QUEUES, QUEUES + s[WAITING]):
         b = s[row_at + t.requests]
         if s[QUEUED + b] < t.bank_requests:
-            s[QUEUES + 2 * t.requests + b * t.bank_requests + s[QUEUED + b]] = s[row_at]
+            last = _queue(t, b) + s[QUEUED + b]
+            s[last] = s[row_at]
+            s[last + t.banks * t.bank_requests] = s[row_at + 2 * t.requests]
             s[QUEUED + b] += 1
             s[WAITING] -= 1
             for behind in range(row_at, QUEUES + s[WAITING]):
-                s[behind] = s[behind + 1]
-                s[behind + t.requests] = s[behind + t.requests + 1]
+                for field in range(0, 3 * t.requests, t.requests):
+                    s[behind + field] = s[behind + field + 1]
             return True
     return False

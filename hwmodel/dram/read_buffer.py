@@ -9,8 +9,8 @@ LPDDR5 opens a row with two commands, the second at most ``split_activate`` cloc
 and before only if nothing else is ready; and it synchronises a data clock with one command before a
 read that comes later than ``clock_hold`` clocks after the last data.
 
-Notations as in :mod:`hwmodel.dram.device`. A request has its bank, its row and its age (the number
-of its arrival).
+Notations as in :mod:`hwmodel.dram.device`. A request has its bank, its row and its age (its number,
+counted through all channels).
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ from hwmodel.jit import inner
 
 NOTHING, READ, ACTIVATE, PRECHARGE = range(4)
 
-ARRIVED = CONTROLLER
-"""How many requests have come."""
-HELD = ARRIVED + 1
+HELD = CONTROLLER
 """How many are in the buffer."""
 OPENED = HELD + 1
 """How many have opened their row and wait to be read."""
@@ -85,10 +83,9 @@ def has_room(t: Timing, s: Ints) -> bool:
 
 
 @inner
-def accept(t: Timing, s: Ints, b: int, row: int) -> None:
+def accept(t: Timing, s: Ints, b: int, row: int, number: int) -> None:
     """Take a request into the buffer."""
-    _put(t, s, s[HELD], b, row, s[ARRIVED])
-    s[ARRIVED] += 1
+    _put(t, s, s[HELD], b, row, number)
     s[HELD] += 1
 
 
@@ -230,7 +227,7 @@ def _read(t: Timing, pace: Pace, s: Ints, flow: Ints, place: int, clock: int) ->
     """Read for the request at ``place`` and let it go."""
     b = s[REQUESTS + place]
     read(t, s, b, clock)
-    arrive(pace, flow, clock + t.read_latency)
+    arrive(pace, flow, s[REQUESTS + 2 * _stride(t) + place], clock + t.read_latency)
     s[CLOCK_UNTIL] = clock + t.read_latency + t.clock_hold
     if place < t.requests:
         s[HELD] -= 1

@@ -10,6 +10,7 @@ from hwmodel.dram import bank_queues, read_buffer
 from hwmodel.dram.device import ACTIVATES, NEVER, REFRESHES, Ints, Timing, new_state
 from hwmodel.dram.flow import (
     ISSUED,
+    SENT,
     Pace,
     last_clock,
     new_flow,
@@ -54,7 +55,7 @@ def drive(
         accepted = 0
         while left and accepted < pace.per_clock and when_send(pace, flow) <= clock:
             c = place[CHANNEL]
-            if not _offer(t, state[c], place):
+            if not _offer(t, state[c], place, flow[SENT]):
                 break
             note_sent(pace, flow, clock)
             wakes[c] = clock
@@ -83,14 +84,14 @@ def _next_run(runs: Ints, run: int, in_run: int) -> tuple[int, int]:
 
 
 @inner
-def _offer(t: Timing, s: Ints, place: Ints) -> bool:
+def _offer(t: Timing, s: Ints, place: Ints, number: int) -> bool:
     b = (place[RANK] * t.bank_groups + place[BANK_GROUP]) * t.banks_per_group + place[BANK]
     if not _has_room(t, s):
         return False
     if t.bank_requests:
-        bank_queues.accept(t, s, b, place[ROW])
+        bank_queues.accept(t, s, b, place[ROW], number)
     else:
-        read_buffer.accept(t, s, b, place[ROW])
+        read_buffer.accept(t, s, b, place[ROW], number)
     return True
 
 
