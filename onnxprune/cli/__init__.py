@@ -7,11 +7,23 @@ from typing import Any, NoReturn
 
 import typer
 
-from onnxprune.cli import hardware_commands, model_commands, search_commands
+from onnxprune.cli import (
+    finetune_commands,
+    hardware_commands,
+    model_commands,
+    search_commands,
+)
 from onnxprune.cli.app import INTERRUPTED, app
 from onnxprune.errors import OnnxPruneError
 
-__all__ = ["app", "hardware_commands", "main", "model_commands", "search_commands"]
+__all__ = [
+    "app",
+    "finetune_commands",
+    "hardware_commands",
+    "main",
+    "model_commands",
+    "search_commands",
+]
 
 UsageError: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
