@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxprune.data import DataSource
+    from onnxprune.recipe import Recipe
     from passes.weights import Collection
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "prune",
     "search",
     "compress",
+    "finetune",
     "pack",
     "encode",
     "decode",
@@ -88,6 +91,28 @@ def prune(
     save_model(loaded, output)
     methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
     return _report("prune", source, loaded, collection, methods=methods)
+
+
+def finetune(
+    model: PathLike,
+    data: DataSource,
+    output: PathLike,
+    recipe: Recipe | None = None,
+    **options: Any,
+) -> Report:
+    """Train a model's own weights, pruning them on the way, and write the same graph with them.
+
+    Arguments and errors are those of :func:`onnxprune.finetune.run.finetune`, which needs torch.
+
+    Raises:
+        RecipeError: when torch is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        msg = "fine-tuning needs torch; install it with `pip install onnxprune[torch]`"
+        raise RecipeError(msg)
+    from onnxprune.finetune import run
+
+    return run.finetune(model, data, output, recipe, **options)
 
 
 def pack(model: PathLike, output: PathLike) -> Report:

@@ -108,6 +108,91 @@ class EstimateSection(_Section):
     memory: str = "ddr4-2400"
 
 
+class PhaseSection(_Section):
+    """How many passes over the training data each phase of a cycle takes."""
+
+    sparsify: Annotated[int, Field(ge=0, le=100_000)] = 6
+    prune: Annotated[int, Field(ge=0, le=100_000)] = 25
+    recover: Annotated[int, Field(ge=0, le=100_000)] = 20
+
+
+class PenaltySection(_Section):
+    """What pulls weights to zero, and how hard.
+
+    ``strength`` is for sparsifying, ``prune_strength`` for pruning and ``recover_strength`` for
+    recovering; ``by_weight`` multiplies them for weights by name. ``prune_strength: auto`` draws
+    masks by the penalty's own map, at the strength that leaves the weights due. ``form`` ``smoothed`` adds a
+    gradient to the loss's, ``proximal`` applies the penalty's exact map after each step.
+    """
+
+    name: Literal["l_half", "l1", "l2", "group_l_half", "group_l1", "none"] = "l_half"
+    form: Literal["smoothed", "proximal"] = "smoothed"
+    smoothing: Annotated[float, Field(gt=0)] = 1e-3
+    strength: Annotated[float, Field(ge=0)] = 3e-5
+    prune_strength: Annotated[float, Field(ge=0)] | Literal["auto"] = 1e-5
+    recover_strength: Annotated[float, Field(ge=0)] = 0.0
+    ramp: Share | Literal[0] = 0
+    by_weight: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+
+class OptimizerSection(_Section):
+    """How weights move."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    batch: Annotated[int, Field(ge=1)] = 128
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class LossSection(_Section):
+    """What is minimised: a loss against labels, and the distance to the dense model's outputs.
+
+    ``name`` is ``auto`` (cross-entropy for class numbers, mse for floats), ``cross_entropy``,
+    ``mse`` or ``module:function`` (outputs, labels -> scalar). ``distill`` is the share of the
+    distance to the dense model; without labels it is all.
+    """
+
+    name: str = "auto"
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.7
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+
+class FinetuneSection(_Section):
+    """How ``finetune`` trains; the target is the recipe's own, as a compression rate.
+
+    ``saliency`` says what a weight is worth: ``magnitude``, ``lamp`` (Lee et al. 2021) or
+    ``fisher`` (w^2 sqrt(E[g^2]), from the moments that the optimizer keeps; for SGD they are kept
+    beside it). Masks are drawn anew every ``prune_every`` steps on the ``schedule``, over all
+    weights together, or by weight where a plan is given. ``keep_zeros``: zeros of the model stay.
+    ``validation`` and ``held_out`` are shares of the data.
+    """
+
+    phases: PhaseSection = PhaseSection()
+    cycles: Annotated[int, Field(ge=1, le=1000)] = 1
+    penalty: PenaltySection = PenaltySection()
+    optimizer: OptimizerSection = OptimizerSection()
+    loss: LossSection = LossSection()
+    saliency: Literal["magnitude", "lamp", "fisher"] = "fisher"
+    schedule: Literal["cubic", "log_linear"] = "log_linear"
+    prune_every: Annotated[int, Field(ge=1)] = 47
+    keep_zeros: bool = True
+    augment: str | None = None
+    batch_norm: Literal["fixed", "train"] = "fixed"
+    dropout: bool = False
+    validation: Share = 0.1
+    held_out: Share = 0.1
+    patience: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> FinetuneSection:
+        if self.validation + self.held_out >= 1:
+            msg = "validation and held_out together must leave data to train on (be below 1)"
+            raise ValueError(msg)
+        return self
+
+
 class Recipe(_Section):
     """The whole recipe of ``compress``; every field has a default.
 
@@ -122,6 +207,7 @@ class Recipe(_Section):
     prune: PruneSection = PruneSection()
     encode: EncodeSection = EncodeSection()
     estimate: EstimateSection = EstimateSection()
+    finetune: FinetuneSection = FinetuneSection()
 
     @property
     def parsed_target(self) -> Target | None:
