@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxprune import hardware
 from onnxprune.compress import compress, search
-from onnxprune.data import load_data, random_data
+from onnxprune.data import load_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
@@ -18,7 +18,7 @@ from onnxprune.plan import Plan, load_plan
 from onnxprune.report import Report, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
-from onnxprune.verify import compare_models
+from onnxprune.verify import compare_models, random_samples
 from passes.allocation import uniform
 from passes.magnitude import PruneByMagnitudePass, global_keep
 from passes.pack import PackWeightsPass, packed_names
@@ -204,7 +204,9 @@ def verify(
     if sessions[1].inputs != specs or sessions[1].outputs != sessions[0].outputs:
         msg = f"'{reference}' and '{candidate}' differ in their inputs or outputs; compare models of one interface"
         raise ModelError(msg)
-    loaded_data = random_data(specs, samples, seed) if data is None else load_data(data, specs)
+    loaded_data = (
+        random_samples(sessions[0], samples, seed) if data is None else load_data(data, specs)
+    )
     warnings = () if data is not None else ("compared on random inputs; give --data for real ones",)
     verification = compare_models(sessions[0], sessions[1], loaded_data, rtol=rtol, atol=atol)
     return Report(
