@@ -45,14 +45,19 @@ __all__ = [
 PathLike = str | Path
 
 
-def inspect(model: PathLike) -> Report:
+def inspect(model: PathLike, *, embeddings: bool = False) -> Report:
     """What can be pruned in a model, how sparse it is now, and why the rest is skipped.
+
+    Args:
+        model: path of an ONNX file.
+        embeddings: count embeddings among the weights.
 
     Raises:
         ModelError: when the model cannot be read.
     """
     loaded = load_model(model)
-    return _report("inspect", Path(model), loaded, collect_weights(loaded))
+    collection = collect_weights(loaded, embeddings=embeddings)
+    return _report("inspect", Path(model), loaded, collection)
 
 
 def prune(
@@ -64,6 +69,7 @@ def prune(
     allocation: Literal["uniform", "global"] = "uniform",
     nodes_to_exclude: Sequence[str] = (),
     op_types_to_prune: Sequence[str] | None = None,
+    embeddings: bool = False,
 ) -> Report:
     """Prune by magnitude in one pass and write the model, dense with zeros.
 
@@ -75,6 +81,7 @@ def prune(
         allocation: how ``sparsity`` is shared: the same everywhere, or one global threshold.
         nodes_to_exclude: nodes or weights to leave dense.
         op_types_to_prune: prune only weights that these operators read.
+        embeddings: prune embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
@@ -82,7 +89,8 @@ def prune(
     source = Path(model)
     check_parent(Path(output))
     loaded = load_model(source)
-    collection = select(collect_weights(loaded), nodes_to_exclude, op_types_to_prune)
+    found = collect_weights(loaded, embeddings=embeddings)
+    collection = select(found, nodes_to_exclude, op_types_to_prune)
     chosen = _plan(collection, sparsity, plan, allocation)
     run_pass(PruneByMagnitudePass(chosen.keep), loaded)
     save_model(loaded, output)
@@ -111,8 +119,20 @@ def pack(model: PathLike, output: PathLike) -> Report:
     return _report("pack", source, load_model(source), collection, totals=totals, warnings=warnings)
 
 
-def encode(model: PathLike, output: PathLike, *, encoding: str = hardware.AUTO) -> Report:
+def encode(
+    model: PathLike,
+    output: PathLike,
+    *,
+    encoding: str = hardware.AUTO,
+    embeddings: bool = False,
+) -> Report:
     """Write the weights of a model as a blob for hardware.
+
+    Args:
+        model: path of an ONNX file.
+        output: path to write.
+        encoding: its name, or ``auto`` for the fewest bytes of each weight.
+        embeddings: encode embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
@@ -121,7 +141,7 @@ def encode(model: PathLike, output: PathLike, *, encoding: str = hardware.AUTO) 
     hardware.check_encoding(encoding)
     check_parent(target)
     loaded = load_model(source)
-    collection = collect_weights(loaded)
+    collection = collect_weights(loaded, embeddings=embeddings)
     hardware.write_weights(collection.weights, target, encoding)
     weights = hardware.with_blob(weight_reports(collection.weights), target)
     totals = totals_of(weights, blob_bytes=target.stat().st_size)
