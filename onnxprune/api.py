@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxprune import hardware
 from onnxprune.compress import compress, search
-from onnxprune.data import load_data, random_data
+from onnxprune.data import load_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
@@ -19,7 +19,7 @@ from onnxprune.plan import Plan, load_plan
 from onnxprune.report import Report, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
-from onnxprune.verify import compare_models
+from onnxprune.verify import compare_models, random_samples
 from passes.allocation import uniform
 from passes.magnitude import PruneByMagnitudePass, global_keep
 from passes.pack import PackWeightsPass, packed_names
@@ -48,14 +48,19 @@ __all__ = [
 PathLike = str | Path
 
 
-def inspect(model: PathLike) -> Report:
+def inspect(model: PathLike, *, embeddings: bool = False) -> Report:
     """What can be pruned in a model, how sparse it is now, and why the rest is skipped.
+
+    Args:
+        model: path of an ONNX file.
+        embeddings: count embeddings among the weights.
 
     Raises:
         ModelError: when the model cannot be read.
     """
     loaded = load_model(model)
-    return _report("inspect", Path(model), loaded, collect_weights(loaded))
+    collection = collect_weights(loaded, embeddings=embeddings)
+    return _report("inspect", Path(model), loaded, collection)
 
 
 def prune(
@@ -67,6 +72,7 @@ def prune(
     allocation: Literal["uniform", "global"] = "uniform",
     nodes_to_exclude: Sequence[str] = (),
     op_types_to_prune: Sequence[str] | None = None,
+    embeddings: bool = False,
 ) -> Report:
     """Prune by magnitude in one pass and write the model, dense with zeros.
 
@@ -78,6 +84,7 @@ def prune(
         allocation: how ``sparsity`` is shared: the same everywhere, or one global threshold.
         nodes_to_exclude: nodes or weights to leave dense.
         op_types_to_prune: prune only weights that these operators read.
+        embeddings: prune embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
@@ -85,7 +92,8 @@ def prune(
     source = Path(model)
     check_parent(Path(output))
     loaded = load_model(source)
-    collection = select(collect_weights(loaded), nodes_to_exclude, op_types_to_prune)
+    found = collect_weights(loaded, embeddings=embeddings)
+    collection = select(found, nodes_to_exclude, op_types_to_prune)
     chosen = _plan(collection, sparsity, plan, allocation)
     run_pass(PruneByMagnitudePass(chosen.keep), loaded)
     save_model(loaded, output)
@@ -136,8 +144,20 @@ def pack(model: PathLike, output: PathLike) -> Report:
     return _report("pack", source, load_model(source), collection, totals=totals, warnings=warnings)
 
 
-def encode(model: PathLike, output: PathLike, *, encoding: str = hardware.AUTO) -> Report:
+def encode(
+    model: PathLike,
+    output: PathLike,
+    *,
+    encoding: str = hardware.AUTO,
+    embeddings: bool = False,
+) -> Report:
     """Write the weights of a model as a blob for hardware.
+
+    Args:
+        model: path of an ONNX file.
+        output: path to write.
+        encoding: its name, or ``auto`` for the fewest bytes of each weight.
+        embeddings: encode embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
@@ -146,7 +166,7 @@ def encode(model: PathLike, output: PathLike, *, encoding: str = hardware.AUTO) 
     hardware.check_encoding(encoding)
     check_parent(target)
     loaded = load_model(source)
-    collection = collect_weights(loaded)
+    collection = collect_weights(loaded, embeddings=embeddings)
     hardware.write_weights(collection.weights, target, encoding)
     weights = hardware.with_blob(weight_reports(collection.weights), target)
     totals = totals_of(weights, blob_bytes=target.stat().st_size)
@@ -229,7 +249,9 @@ def verify(
     if sessions[1].inputs != specs or sessions[1].outputs != sessions[0].outputs:
         msg = f"'{reference}' and '{candidate}' differ in their inputs or outputs; compare models of one interface"
         raise ModelError(msg)
-    loaded_data = random_data(specs, samples, seed) if data is None else load_data(data, specs)
+    loaded_data = (
+        random_samples(sessions[0], samples, seed) if data is None else load_data(data, specs)
+    )
     warnings = () if data is not None else ("compared on random inputs; give --data for real ones",)
     verification = compare_models(sessions[0], sessions[1], loaded_data, rtol=rtol, atol=atol)
     return Report(
