@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,22 +14,22 @@ from onnxprune.data import load_data, random_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.model_io import load_model, model_bytes, save_model
-from onnxprune.plan import Plan, load_plan, masks_of
+from onnxprune.model_io import load_model, save_model
+from onnxprune.plan import Plan, load_plan
 from onnxprune.report import Report, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
 from onnxprune.verify import compare_models
-from passes.allocation import global_threshold, uniform
-from passes.apply import ApplyMasksPass
+from passes.allocation import uniform
+from passes.magnitude import PruneByMagnitudePass, global_keep
 from passes.pack import PackWeightsPass, packed_names
-from passes.saliency import magnitude
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxprune.data import DataSource
+    from onnxprune.recipe import Recipe
     from passes.weights import Collection
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "prune",
     "search",
     "compress",
+    "finetune",
     "pack",
     "encode",
     "decode",
@@ -85,10 +87,32 @@ def prune(
     loaded = load_model(source)
     collection = select(collect_weights(loaded), nodes_to_exclude, op_types_to_prune)
     chosen = _plan(collection, sparsity, plan, allocation)
-    ApplyMasksPass(masks_of(collection.weights, chosen.keep))(loaded)
+    run_pass(PruneByMagnitudePass(chosen.keep), loaded)
     save_model(loaded, output)
     methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
     return _report("prune", source, loaded, collection, methods=methods)
+
+
+def finetune(
+    model: PathLike,
+    data: DataSource,
+    output: PathLike,
+    recipe: Recipe | None = None,
+    **options: Any,
+) -> Report:
+    """Train a model's own weights, pruning them on the way, and write the same graph with them.
+
+    Arguments and errors are those of :func:`onnxprune.finetune.run.finetune`, which needs torch.
+
+    Raises:
+        RecipeError: when torch is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        msg = "fine-tuning needs torch; install it with `pip install onnxprune[torch]`"
+        raise RecipeError(msg)
+    from onnxprune.finetune import run
+
+    return run.finetune(model, data, output, recipe, **options)
 
 
 def pack(model: PathLike, output: PathLike) -> Report:
@@ -107,8 +131,8 @@ def pack(model: PathLike, output: PathLike) -> Report:
     warnings = (
         () if packed_names(loaded) else ("no weight gets smaller by packing; is the model pruned?",)
     )
-    save_model(loaded, output)
-    totals = totals_of(report.weights or (), packed_bytes=len(model_bytes(loaded)))
+    written = save_model(loaded, output)
+    totals = totals_of(report.weights or (), packed_bytes=written)
     return _report("pack", source, load_model(source), collection, totals=totals, warnings=warnings)
 
 
@@ -244,8 +268,7 @@ def _plan(
     elements = {weight.name: weight.elements for weight in collection.weights}
     if allocation == "uniform":
         return Plan(uniform(elements, sparsity), elements)
-    scores = {weight.name: magnitude(weight.matrices()) for weight in collection.weights}
-    return Plan(global_threshold(scores, sparsity), elements)
+    return Plan(global_keep(collection.weights, sparsity), elements)
 
 
 def _report(

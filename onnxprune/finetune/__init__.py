@@ -1,0 +1,1 @@
+"""Fine-tuning: the torch bridge, the penalties, and the training that keeps masks exact."""
