@@ -220,6 +220,7 @@ def test_every_command_has_help_with_an_example(call) -> None:
         "inspect",
         "prune",
         "pack",
+        "unpack",
         "verify",
         "search",
         "compress",
