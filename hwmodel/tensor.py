@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from hwmodel.codes import Symbol
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -19,7 +21,17 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "float64": np.dtype(np.float64),
     "int8": np.dtype(np.int8),
     "uint8": np.dtype(np.uint8),
+    "int4": np.dtype(ml_dtypes.int4),
+    "uint4": np.dtype(ml_dtypes.uint4),
 }
+EXPONENTS = {
+    "float16": Symbol(10, 5),
+    "bfloat16": Symbol(7, 8),
+    "float32": Symbol(23, 8),
+    "float64": Symbol(55, 8),
+}
+"""Where the exponent of a float lies; of float64 its upper 8 bits."""
+_INTEGERS = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7), "uint4": (0, 15)}
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,7 @@ class TensorSpec:
         if any(size < 0 for size in self.shape):
             msg = f"tensor '{self.name}' has shape {self.shape}; sizes cannot be negative"
             raise ValueError(msg)
-        info = np.iinfo(self.dtype) if self.dtype.endswith("int8") else None
-        low, high = (info.min, info.max) if info else (0, 0)
+        low, high = _INTEGERS.get(self.dtype, (0, 0))
         if not low <= self.zero_point <= high:
             msg = f"tensor '{self.name}': zero point {self.zero_point} is not in {low}..{high} of {self.dtype}"
             raise ValueError(msg)
@@ -59,7 +70,12 @@ class TensorSpec:
     @property
     def value_bits(self) -> int:
         """Bits of one value."""
-        return DTYPES[self.dtype].itemsize * 8
+        return 4 if self.dtype.endswith("int4") else DTYPES[self.dtype].itemsize * 8
+
+    @property
+    def symbol(self) -> Symbol:
+        """The bits of a value that are worth an entropy code."""
+        return EXPONENTS.get(self.dtype) or Symbol(0, self.value_bits)
 
     @property
     def elements(self) -> int:
@@ -67,14 +83,24 @@ class TensorSpec:
         return math.prod(self.shape)
 
     @property
+    def rows(self) -> int:
+        """Rows of the matrix view: the first axis; 1 for scalars."""
+        return self.shape[0] if self.shape else 1
+
+    @property
     def columns(self) -> int:
         """Columns of the matrix view: all axes but the first; 1 for scalars and vectors."""
         return math.prod(self.shape[1:])
 
     @property
+    def code_dtype(self) -> np.dtype[Any]:
+        """The unsigned integers in which codes are held."""
+        return np.dtype(f"u{DTYPES[self.dtype].itemsize}")
+
+    @property
     def dense_bytes(self) -> int:
-        """Bytes of the array as it is."""
-        return self.elements * DTYPES[self.dtype].itemsize
+        """Bytes of the array as it is; values of 4 bits take half a byte."""
+        return (self.elements * self.value_bits + 7) // 8
 
     def codes(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array as unsigned integers in which the zero point is 0; flat, in C order.
@@ -85,19 +111,23 @@ class TensorSpec:
         if array.shape != self.shape or array.dtype != DTYPES[self.dtype]:
             msg = f"tensor '{self.name}' is {array.dtype}{list(array.shape)}, not {self.dtype}{list(self.shape)}"
             raise ValueError(msg)
-        codes = np.ascontiguousarray(array).view(self._unsigned).ravel()
+        codes = np.ascontiguousarray(array).view(self.code_dtype).ravel()
+        if self.value_bits == 4:
+            codes = codes & np.uint8(15)
         return codes ^ self._zero_code if self.zero_point else codes
 
     def array(self, codes: NDArray[Any]) -> NDArray[Any]:
         """The inverse of :meth:`codes`."""
+        return self.flat(codes).reshape(self.shape)
+
+    def flat(self, codes: NDArray[Any]) -> NDArray[Any]:
+        """Values of some of the codes, ``(codes,)``."""
         if self.zero_point:
             codes = codes ^ self._zero_code
-        return codes.view(DTYPES[self.dtype]).reshape(self.shape)
-
-    @property
-    def _unsigned(self) -> str:
-        return f"u{DTYPES[self.dtype].itemsize}"
+        if self.dtype == "int4":  # how it is held in a byte is the library's own affair
+            return ((codes ^ np.uint8(8)) - np.uint8(8)).view(np.int8).astype(ml_dtypes.int4)
+        return codes.view(DTYPES[self.dtype])
 
     @property
     def _zero_code(self) -> np.uint8:
-        return np.uint8(self.zero_point % 256)
+        return np.uint8(self.zero_point % (1 << self.value_bits))

@@ -14,16 +14,15 @@ from onnxprune.data import load_data, random_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.model_io import load_model, model_bytes, save_model
-from onnxprune.plan import Plan, load_plan, masks_of
+from onnxprune.model_io import load_model, save_model
+from onnxprune.plan import Plan, load_plan
 from onnxprune.report import Report, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
 from onnxprune.verify import compare_models
-from passes.allocation import global_threshold, uniform
-from passes.apply import ApplyMasksPass
+from passes.allocation import uniform
+from passes.magnitude import PruneByMagnitudePass, global_keep
 from passes.pack import PackWeightsPass, packed_names
-from passes.saliency import magnitude
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def prune(
     loaded = load_model(source)
     collection = select(collect_weights(loaded), nodes_to_exclude, op_types_to_prune)
     chosen = _plan(collection, sparsity, plan, allocation)
-    ApplyMasksPass(masks_of(collection.weights, chosen.keep))(loaded)
+    run_pass(PruneByMagnitudePass(chosen.keep), loaded)
     save_model(loaded, output)
     methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
     return _report("prune", source, loaded, collection, methods=methods)
@@ -132,8 +131,8 @@ def pack(model: PathLike, output: PathLike) -> Report:
     warnings = (
         () if packed_names(loaded) else ("no weight gets smaller by packing; is the model pruned?",)
     )
-    save_model(loaded, output)
-    totals = totals_of(report.weights or (), packed_bytes=len(model_bytes(loaded)))
+    written = save_model(loaded, output)
+    totals = totals_of(report.weights or (), packed_bytes=written)
     return _report("pack", source, load_model(source), collection, totals=totals, warnings=warnings)
 
 
@@ -269,8 +268,7 @@ def _plan(
     elements = {weight.name: weight.elements for weight in collection.weights}
     if allocation == "uniform":
         return Plan(uniform(elements, sparsity), elements)
-    scores = {weight.name: magnitude(weight.matrices()) for weight in collection.weights}
-    return Plan(global_threshold(scores, sparsity), elements)
+    return Plan(global_keep(collection.weights, sparsity), elements)
 
 
 def _report(

@@ -256,7 +256,8 @@ def _warnings(study: Study, found: Found, *, packed: bool) -> tuple[str, ...]:
     if not packed:
         opset = study.model.opset_imports.get("", 0)
         warnings.append(
-            f"no packed model: opset {opset} lacks CumSum, which came with opset {MIN_OPSET}; convert the model first"
+            f"no packed model: its weights would be rebuilt by operators of opset {MIN_OPSET} or later, the model has "
+            f"opset {opset}; `onnxprune pack --opset 13` converts it"
         )
     return tuple(warnings)
 

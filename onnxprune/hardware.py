@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from hwmodel.blob import BlobEntry, open_blob, write_blob
 from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.entropy import entropy_bound_bits
 from hwmodel.errors import BlobError as HardwareBlobError
-from hwmodel.fetch import estimate_fetch
+from hwmodel.fetch import fetch_stream
 from hwmodel.memory import load_memory, memory_names
 from hwmodel.select import best_encoding
 from hwmodel.tensor import TensorSpec
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hwmodel.blob import BlobTensor
+    from hwmodel.blob_index import BlobTensor
     from hwmodel.encoding import Encoding
-    from hwmodel.memory import MemorySpec
+    from hwmodel.memory import Memory
     from passes.weights import Weight
 
 AUTO = "auto"
 
 
-def find_memory(name: str) -> MemorySpec:
+def find_memory(name: str) -> Memory:
     """A memory by name.
 
     Raises:
@@ -75,9 +75,9 @@ def encoded_bytes(weight: Weight, array: NDArray[Any], name: str) -> int:
     return encoding_of(array, spec, name).size(array, spec).bytes
 
 
-def cycles_of(fetched_bytes: int, memory: MemorySpec) -> int:
+def cycles_of(fetched_bytes: int, memory: Memory) -> int:
     """Memory clock cycles that fetching so many bytes in one stream takes."""
-    return estimate_fetch(memory, fetched_bytes).cycles
+    return fetch_stream(memory, fetched_bytes).cycles
 
 
 def write_weights(weights: Sequence[Weight], path: Path, encoding: str) -> None:
@@ -127,7 +127,7 @@ def with_encoding(
     return tuple(result)
 
 
-def with_fetch(weights: Sequence[WeightReport], memory: MemorySpec) -> tuple[WeightReport, ...]:
+def with_fetch(weights: Sequence[WeightReport], memory: Memory) -> tuple[WeightReport, ...]:
     """The weights with the cycles that fetching them takes, encoded and dense."""
     return tuple(
         replace(
@@ -155,7 +155,8 @@ def _entry(weight: Weight, encoding: str) -> BlobEntry:
 
 
 def _spec_of(weight: Weight) -> TensorSpec:
-    return TensorSpec(weight.name, weight.layout.shape, weight.array().dtype.name)
+    dtype = weight.array().dtype.name
+    return TensorSpec(weight.name, weight.layout.shape, dtype, weight.common_zero_point)
 
 
 @contextlib.contextmanager
@@ -173,9 +174,9 @@ def _blob_errors(path: Path) -> Iterator[None]:
         raise BlobError(msg) from error
 
 
-def describe(memory: MemorySpec) -> dict[str, Any]:
+def describe(memory: Memory) -> dict[str, Any]:
     """A memory's specification, for the report."""
-    return asdict(memory)
+    return memory.describe()
 
 
 def is_blob(path: Path) -> bool:
@@ -188,7 +189,7 @@ def is_blob(path: Path) -> bool:
         return swb.is_blob(path)
 
 
-def blob_weights(path: Path, memory: MemorySpec) -> tuple[WeightReport, ...]:
+def blob_weights(path: Path, memory: Memory) -> tuple[WeightReport, ...]:
     """What a blob holds, with the cycles that fetching it takes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``report.html``: the report as one page that needs no network and no script."""
+"""``report.html``: the report as one page that needs nothing else, from the network or the disk."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from onnxprune.formats import bytes_text, count_text, percent_text, points_text, rate_text
-from onnxprune.plots import Series, bars, points
+from onnxprune.page_table import COLUMNS, cells
+from onnxprune.plots import Series, bars, history, points
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from onnxprune.past_run import Compared
     from onnxprune.report import Report
     from onnxprune.search.controller import Trial
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+MOST_BARS = 40
+"""Plots by weight show so many of the largest weights; the table shows all."""
 
 NO_GAIN = (
     (
@@ -51,7 +58,24 @@ class Plot:
     svg: str
 
 
-def render(report: Report, *, recipe: str, trials: Sequence[Trial] = (), max_drop: float) -> str:
+@dataclass(frozen=True)
+class Comparison:
+    """The figures of two runs: their names, the figures, and why they may not be comparable."""
+
+    first: str
+    second: str
+    rows: Sequence[Compared]
+    notes: Sequence[str]
+
+
+def render(
+    report: Report,
+    *,
+    recipe: str,
+    trials: Sequence[Trial] = (),
+    max_drop: float,
+    comparison: Comparison | None = None,
+) -> str:
     """The page.
 
     Args:
@@ -59,24 +83,27 @@ def render(report: Report, *, recipe: str, trials: Sequence[Trial] = (), max_dro
         recipe: YAML that repeats the run.
         trials: of the search, for its plot.
         max_drop: the limit of the search, for its plot.
+        comparison: with another run.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"size": bytes_text, "count": count_text, "percent": percent_text}
-    weights = report.weights or ()
+    environment.filters |= {"size": bytes_text}
+    columns = [column for column in COLUMNS if column.applies(report.weights or ())]
     return environment.get_template("report.html.j2").render(
         title=f"{Path(report.model.path).name}, compressed",
         report=report,
         cards=_cards(report),
         no_gain=NO_GAIN,
         plots=_plots(report, trials, max_drop),
-        encoded=any(weight.encoding for weight in weights),
-        fetched=any(weight.fetch_cycles is not None for weight in weights),
+        columns=columns,
+        rows=[cells(weight, columns) for weight in report.weights or ()],
+        script=(TEMPLATES / "table.js").read_text(encoding="utf-8"),
         recipe=recipe,
+        comparison=comparison,
     )
 
 
@@ -121,15 +148,18 @@ def _cards(report: Report) -> list[Card]:
 
 
 def _plots(report: Report, trials: Sequence[Trial], max_drop: float) -> list[Plot]:
-    weights = report.weights or ()
+    largest = sorted(report.weights or (), key=lambda weight: -weight.elements)[:MOST_BARS]
+    chosen = {weight.name for weight in largest}
+    weights = [weight for weight in report.weights or () if weight.name in chosen]
     if not weights:
         return []
     names = [weight.name for weight in weights]
+    most = f" The {MOST_BARS} largest weights." if len(report.weights or ()) > MOST_BARS else ""
     sparsity = Series("sparsity", [weight.sparsity for weight in weights])
     plots = [
         Plot(
             "Sparsity by weight",
-            "The share of each weight's elements that is zero.",
+            f"The share of each weight's elements that is zero.{most}",
             bars("Sparsity by weight", names, [sparsity], percent_text),
         )
     ]
@@ -138,41 +168,49 @@ def _plots(report: Report, trials: Sequence[Trial], max_drop: float) -> list[Plo
             Series("dense", [weight.dense_bytes for weight in weights]),
             Series("encoded", [weight.encoded_bytes or 0 for weight in weights]),
         ]
-        note = "As stored in the model, and in the blob's encoding of fewest bytes."
-        plots.append(
-            Plot("Bytes by weight", note, bars("Bytes by weight", names, series, bytes_text))
-        )
+        note = f"As stored in the model, and as encoded in the blob.{most}"
+        svg = bars("Bytes by weight", names, series, bytes_text)
+        plots.append(Plot("Bytes by weight", note, svg))
     if all(weight.fetch_cycles is not None for weight in weights):
         series = [
             Series("dense", [weight.dense_fetch_cycles or 0 for weight in weights]),
             Series("encoded", [weight.fetch_cycles or 0 for weight in weights]),
         ]
-        note = f"Memory clocks to fetch each weight from {(report.memory or {}).get('name', 'memory')}."
-        plots.append(
-            Plot(
-                "Fetch cycles by weight",
-                note,
-                bars("Fetch cycles by weight", names, series, count_text),
-            )
-        )
+        name = (report.memory or {}).get("name", "memory")
+        note = f"Memory clocks to fetch each weight from {name}.{most}"
+        svg = bars("Fetch cycles by weight", names, series, count_text)
+        plots.append(Plot("Fetch cycles by weight", note, svg))
     if trials and report.search:
-        plots.append(_search_plot(trials, report.search.unit, max_drop))
+        plots += _search_plots(trials, report.search.unit, max_drop)
     return plots
 
 
-def _search_plot(trials: Sequence[Trial], unit: str, max_drop: float) -> Plot:
+def _search_plots(trials: Sequence[Trial], unit: str, max_drop: float) -> list[Plot]:
+    cost_name, cost_form = (
+        unit.replace("_", " "),
+        bytes_text if unit.endswith("bytes") else count_text,
+    )
     xy = [(trial.cost, trial.drop, trial.drop_upper <= max_drop) for trial in trials]
     svg = points(
         "Search",
         xy,
-        x_name=unit.replace("_", " "),
+        x_name=cost_name,
         y_name="points lost",
         limit=max_drop,
-        x_form=bytes_text if unit.endswith("bytes") else count_text,
+        x_form=cost_form,
         y_form=points_text,
     )
     note = (
         f"{len(trials)} trials on the search split. Trials whose upper confidence bound keeps the limit are in the "
-        "first colour; drops above four times the limit stand at the top."
+        "first colour, the line is the front; drops above four times the limit stand at the top."
     )
-    return Plot("Search", note, svg)
+    steps = [(cost, kept) for cost, _, kept in xy]
+    course = history("Course of the search", steps, y_name=cost_name, y_form=cost_form)
+    return [
+        Plot("Search", note, svg),
+        Plot(
+            "Course of the search",
+            f"Cost in {cost_name}; the line is the lowest among the trials kept so far.",
+            course,
+        ),
+    ]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from hwmodel.entropy import entropy_bound_bits
 from onnxprune.report import SkippedReport, Totals, WeightReport
-from passes.weights import count_nonzeros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,18 +45,18 @@ def totals_of(weights: Sequence[WeightReport], **sizes: int | None) -> Totals:
 
 
 def _weight_report(weight: Weight) -> WeightReport:
-    array = weight.array()
-    nonzeros = count_nonzeros(array)
-    value_bits = array.itemsize * 8
+    elements, dtype = weight.elements, weight.dtype
+    nonzeros = weight.nonzeros()
+    value_bits = dtype.itemsize * 8
     return WeightReport(
         name=weight.name,
         nodes=tuple(consumer.node for consumer in weight.consumers),
         op_types=tuple(dict.fromkeys(consumer.op_type for consumer in weight.consumers)),
         shape=weight.layout.shape,
-        dtype=array.dtype.name,
-        elements=array.size,
+        dtype=dtype.name,
+        elements=elements,
         nonzeros=nonzeros,
-        sparsity=1 - nonzeros / array.size,
-        dense_bytes=array.nbytes,
-        entropy_bound_bytes=round(entropy_bound_bits(array.size, nonzeros, value_bits) / 8),
+        sparsity=1 - nonzeros / elements,
+        dense_bytes=elements * dtype.itemsize,
+        entropy_bound_bytes=round(entropy_bound_bits(elements, nonzeros, value_bits) / 8),
     )

@@ -1,40 +1,62 @@
 """Reading models that we do not trust, and writing ours.
 
 Models are read by onnx's own protobuf classes, checked, and handed to onnx-ir. External data stays
-where it is (memory-mapped) and may only lie inside the model's folder.
+where it is (memory-mapped) and may only lie inside the model's folder. What is written is the
+user's own file but for what passes have changed (:mod:`onnxprune.original`), with its data in the
+form in which they came.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx import external_data_helper
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    _get_all_tensors,
+    load_external_data_for_model,
+    uses_external_data,
+)
 
 from onnxprune.errors import ModelError
+from onnxprune.external import DataFiles, check_external_data, tensor_bytes
 from onnxprune.files import replacing
+from onnxprune.original import from_proto, original_of, to_proto
+from onnxprune.sparse import densify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAX_FILE_BYTES = 2**31 - 2**20
+"""A model file may hold so much; protobuf reads no message of 2 GiB."""
+
+MIN_EXTERNAL_BYTES = 1024
+"""Smaller tensors stay in the model file, as onnx itself has it."""
+
+DATA_FILES = "onnxprune.data_files"
+
 
 def load_model(path: str | Path) -> ir.Model:
-    """Read a model from a file.
+    """Read a model from a file; sparse initializers become dense ones.
 
     Raises:
-        ModelError: when the file is missing, unreadable, empty, truncated or no ONNX model, or when
-            its external data is missing, too short, or outside the model's folder.
+        ModelError: when the file is missing, unreadable, empty, truncated or no ONNX model, when a
+            tensor contradicts its shape, or when its external data is missing, too short, or
+            outside the model's folder.
     """
     path = Path(path)
-    proto = _read_proto(path)
-    _check_external_data(proto, path)
+    proto, files = _read_checked(path)
     with _model_errors(path):
-        model = ir.from_proto(proto)
-        ir.external_data.set_base_dir(model.graph, path.parent)
+        model = from_proto(proto)
+        for graph in (model.graph, *(function.graph for function in model.functions.values())):
+            ir.external_data.set_base_dir(graph, path.parent)
+    model.meta[DATA_FILES] = files
     return model
 
 
@@ -45,28 +67,107 @@ def load_proto(path: str | Path) -> onnx.ModelProto:
         ModelError: as :func:`load_model`.
     """
     path = Path(path)
-    proto = _read_proto(path)
-    _check_external_data(proto, path)
+    proto, _ = _read_checked(path)
     with _model_errors(path):
-        external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        load_external_data_for_model(proto, str(path.parent))
     return proto
 
 
-def save_model(model: ir.Model, path: str | Path) -> None:
-    """Write a model; on any error nothing is left behind.
+def save_model(model: ir.Model, path: str | Path) -> int:
+    """Write a model, tensor by tensor where its data is external; on any error nothing is left.
+
+    A model that came with external data gets its data beside it again, one that came in one file
+    stays in one file unless that would take more than 2 GB.
+
+    Returns:
+        The bytes of all files written.
 
     Raises:
-        OutputError: when the file cannot be written.
+        OutputError: when a file cannot be written.
     """
     path = Path(path)
-    proto = ir.to_proto(model)
-    with replacing(path) as temporary:
+    data = DataFiles(_tensors_by_location(model))
+    proto = _to_proto(model, data)
+    with data.written(path), replacing(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
+    return path.stat().st_size + data.bytes_written
 
 
 def model_bytes(model: ir.Model) -> bytes:
-    """The model as the bytes of an ONNX file."""
-    return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    """The model as the bytes of one ONNX file, external data taken in."""
+    proto = to_proto(model, _write_inline)
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def file_bytes(path: str | Path, model: ir.Model) -> int:
+    """The bytes of the file that a model was read from, and of its data files."""
+    files: tuple[Path, ...] = model.meta.get(DATA_FILES, ())
+    return Path(path).stat().st_size + sum(file.stat().st_size for file in files)
+
+
+def _to_proto(model: ir.Model, data: DataFiles) -> onnx.ModelProto:
+    smallest = MIN_EXTERNAL_BYTES if data.before or _too_large(model) else math.inf
+
+    def write(
+        message: onnx.TensorProto, tensor: ir.TensorProtocol, before: onnx.TensorProto | None
+    ) -> None:
+        came_inside = before is not None and not uses_external_data(before) and bool(data.before)
+        if tensor.dtype == ir.DataType.STRING or came_inside or tensor.nbytes < smallest:
+            _write_inline(message, tensor, before)
+        else:
+            _describe(message, tensor, before)
+            data.add(message, tensor, before)
+
+    return to_proto(model, write)
+
+
+def _too_large(model: ir.Model) -> bool:
+    """Whether the tensors of a model that came in one file take more than one file may hold."""
+    graphs = [model.graph, *model.graph.subgraphs()]
+    tensors = (value.const_value for graph in graphs for value in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None) > MAX_FILE_BYTES
+
+
+def _tensors_by_location(model: ir.Model) -> Counter[str]:
+    """How many tensors each data file held when the model was read."""
+    original = original_of(model)
+    messages = () if original is None else _get_all_tensors(original.proto)
+    return Counter(ExternalDataInfo(m).location for m in messages if uses_external_data(m))
+
+
+def _write_inline(
+    message: onnx.TensorProto, tensor: ir.TensorProtocol, before: onnx.TensorProto | None
+) -> None:
+    if isinstance(tensor, ir.serde.TensorProtoTensor) or tensor.dtype == ir.DataType.STRING:
+        ir.serde.serialize_tensor_into(message, tensor)
+        return
+    _describe(message, tensor, before)
+    message.raw_data = tensor.tobytes()
+
+
+def _describe(
+    message: onnx.TensorProto, tensor: ir.TensorProtocol, before: onnx.TensorProto | None
+) -> None:
+    """Everything of a tensor but its data; what was said about it before is said again."""
+    if before is not None:
+        message.name = before.name
+        if before.HasField("doc_string"):
+            message.doc_string = before.doc_string
+        message.metadata_props.extend(before.metadata_props)
+    elif tensor.name:
+        message.name = tensor.name
+    message.data_type = tensor.dtype.value
+    message.dims.extend(tensor.shape.numpy())
+
+
+def _read_checked(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
+    """A model whose tensors are dense and plausible, and the files of its external data."""
+    proto = _read_proto(path)
+    with _model_errors(path):
+        densify(proto)
+        for tensor in _get_all_tensors(proto):
+            _check_tensor(tensor)
+        return proto, check_external_data(_get_all_tensors(proto), path)
 
 
 def _read_proto(path: Path) -> onnx.ModelProto:
@@ -105,26 +206,34 @@ def _model_errors(path: Path) -> Iterator[None]:
         raise ModelError(msg) from error
 
 
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    folder = path.parent.resolve()
-    for tensor in external_data_helper._get_all_tensors(proto):  # noqa: SLF001 - onnx has no public form
-        if not external_data_helper.uses_external_data(tensor):
-            continue
-        info = external_data_helper.ExternalDataInfo(tensor)
-        target = (folder / info.location).resolve()
-        if not target.is_relative_to(folder):
-            msg = (
-                f"'{path}' stores tensor '{tensor.name}' at '{info.location}', outside the model's "
-                "folder; move the data beside the model"
-            )
-            raise ModelError(msg)
-        if not target.is_file():
-            msg = f"'{path}' needs its external data file '{info.location}', which is not there"
-            raise ModelError(msg)
-        end = (info.offset or 0) + (info.length or 0)
-        if end > target.stat().st_size:
-            msg = (
-                f"'{path}' stores tensor '{tensor.name}' up to byte {end} of '{info.location}', "
-                f"which has {target.stat().st_size} bytes; copy that file again"
-            )
-            raise ModelError(msg)
+_TYPED_FIELDS = {
+    **dict.fromkeys((1,), "float_data"),
+    **dict.fromkeys((2, 3, 4, 5, 6, 9, 10, 16), "int32_data"),
+    **dict.fromkeys((7,), "int64_data"),
+    **dict.fromkeys((11,), "double_data"),
+    **dict.fromkeys((12, 13), "uint64_data"),
+}
+"""Where each dtype's elements stand in a message that has no ``raw_data``, one to a number."""
+
+
+def _check_tensor(tensor: onnx.TensorProto) -> None:
+    """Check that a tensor holds as many elements as its shape says.
+
+    Raises:
+        ValueError: naming the tensor.
+    """
+    if any(size < 0 for size in tensor.dims):
+        msg = f"tensor '{tensor.name}' has shape {list(tensor.dims)}"
+        raise ValueError(msg)
+    if uses_external_data(tensor) or tensor.data_type == onnx.TensorProto.STRING:
+        return
+    if tensor.HasField("raw_data"):
+        expected, found, unit = tensor_bytes(tensor), len(tensor.raw_data), "bytes"
+    elif tensor.data_type in _TYPED_FIELDS:
+        expected, unit = math.prod(tensor.dims), "numbers"
+        found = len(getattr(tensor, _TYPED_FIELDS[tensor.data_type]))
+    else:
+        return
+    if expected != found:
+        msg = f"tensor '{tensor.name}' of shape {list(tensor.dims)} wants {expected} {unit} and has {found}"
+        raise ValueError(msg)

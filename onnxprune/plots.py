@@ -65,7 +65,10 @@ def points(
     x_form: Format,
     y_form: Format,
 ) -> str:
-    """Points, x on a logarithmic axis, kept ones (third value True) apart, and a limit line in y."""
+    """Points, x on a logarithmic axis, kept ones (third value True) apart, and a limit line in y.
+
+    A line joins the front: the points that no other beats in both x and y.
+    """
     height, left, bottom, top = 320, 70, 46, 10
     xs = [math.log(max(x, 1e-9)) for x, _, _ in xy]
     low, high = min(xs), max(xs)
@@ -86,6 +89,8 @@ def points(
             f"limit {escape(y_form(limit))}</text>"
         )
     ]
+    corners = " L".join(f"{x_at(math.log(max(x, 1e-9))):.1f} {y_at(y):.1f}" for x, y in front(xy))
+    marks.append(f'<path class="front" d="M{corners}"/>')
     for (x, y, kept), log_x in zip(xy, xs, strict=True):
         text = f"{x_name} {x_form(x)}, {y_name} {y_form(y)}"
         marks.append(
@@ -98,6 +103,57 @@ def points(
         f"{escape(x_name)} (logarithmic)</text>"
     )
     return _svg(f"{title}: {y_name} against {x_name}", height, marks)
+
+
+def front(xy: Sequence[tuple[float, float, bool]]) -> list[tuple[float, float]]:
+    """The points, by rising x, for which no other point is as small in one and smaller in the other."""
+    best: list[tuple[float, float]] = []
+    for x, y, _ in sorted(xy):
+        if not best or y < best[-1][1]:
+            best.append((x, y))
+    return best
+
+
+def history(title: str, steps: Sequence[tuple[float, bool]], *, y_name: str, y_form: Format) -> str:
+    """Trials in order, y on a logarithmic axis, and the least y among the kept ones so far."""
+    height, left, bottom, top = 260, 70, 46, 10
+    logs = [math.log(max(y, 1e-9)) for y, _ in steps]
+    low, high = min(logs), max(logs)
+    plot_height = height - bottom - top
+    width = WIDTH - left - 20
+
+    def x_at(number: int) -> float:
+        return left + width * (number + 0.5) / len(steps)
+
+    def y_at(log_y: float) -> float:
+        return top + plot_height * (1 - (log_y - low) / ((high - low) or 1.0))
+
+    marks, path, best = [], "", math.inf
+    for number, ((y, kept), log_y) in enumerate(zip(steps, logs, strict=True)):
+        if kept and log_y < best:
+            corner = f"H{x_at(number):.1f}V{y_at(log_y):.1f}"
+            path = path + corner if path else f"M{x_at(number):.1f} {y_at(log_y):.1f}"
+            best = log_y
+        marks.append(
+            f'<circle class="series-{0 if kept else 1}" cx="{x_at(number):.1f}" cy="{y_at(log_y):.1f}" r="3">'
+            f"<title>trial {number}: {escape(y_name)} {escape(y_form(y))}</title></circle>"
+        )
+    if path:
+        marks.append(f'<path class="front" d="{path}H{left + width}"/>')
+    base = top + plot_height
+    marks.append(f'<path class="axis" fill="none" d="M{left} {top}V{base}H{WIDTH - 20}"/>')
+    for share in (0.0, 0.5, 1.0):
+        value = math.exp(low + share * (high - low))
+        marks.append(
+            f'<text class="value" x="{left - 6}" y="{base - share * plot_height + 4:.1f}" text-anchor="end">'
+            f"{escape(y_form(value))}</text>"
+            f'<text class="value" x="{left + share * width:.1f}" y="{base + 16:.1f}" text-anchor="middle">'
+            f"{share * len(steps):.0f}</text>"
+        )
+    marks.append(
+        f'<text class="label" x="{(WIDTH + left) / 2}" y="{height - 8}" text-anchor="middle">trial</text>'
+    )
+    return _svg(f"{title}: {y_name} by trial", height, marks)
 
 
 def _axes(

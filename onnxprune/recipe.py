@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from onnxprune.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Unit = Literal["elements", "packed_bytes", "blob_bytes", "cycles"]
@@ -82,7 +85,7 @@ class SearchSection(_Section):
 
     controller: Literal["bayes", "random"] = "bayes"
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
 
 
 class PruneSection(_Section):
@@ -241,16 +244,63 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
-        reason = first["msg"].removeprefix("Value error, ")
-        reason = reason[:1].lower() + reason[1:]
-        found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
-        msg = f"{label}: {where}: {reason}{found}"
+        msg = f"{label}: {_complaint(error)}"
         raise RecipeError(msg) from error
     if recipe.target is not None:
         parse_target(recipe.target)
     return recipe
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read ``section.field=value`` texts; values are YAML, so ``[a, b]`` is a list.
+
+    Raises:
+        RecipeError: for a text of another form.
+    """
+    fields = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        try:
+            fields[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not name.strip():
+            msg = f"setting '{text}' is not understood; write section.field=value, for instance search.trials=50"
+            raise RecipeError(msg)
+    return fields
+
+
+def recipe_schema() -> str:
+    """The JSON schema of a recipe, for editors."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Recipe.model_json_schema(),
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first thing that is wrong: where, what, and what was found."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "it"
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        return f"{where}: there is no such field; {hint}"
+    reason = first["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+    return f"{where}: {reason[:1].lower()}{reason[1:]}{found}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Recipe
+    for part in location:
+        annotation = (
+            section.model_fields[str(part)].annotation if hasattr(section, "model_fields") else None
+        )
+        section = annotation
+    return list(getattr(section, "model_fields", {}))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

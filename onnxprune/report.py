@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations when a report is read back
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnxprune
+from onnxprune.model_io import file_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     import onnx_ir as ir
@@ -198,9 +199,9 @@ class Report:
 
 
 def describe_model(path: Path, model: ir.Model) -> ModelReport:
-    """Name, fingerprint and opsets of a model file."""
+    """Name, fingerprint and opsets of a model file; its size with that of its external data."""
     opset = {domain or "ai.onnx": version for domain, version in model.opset_imports.items()}
-    return replace(describe_file(path), opset=opset)
+    return replace(describe_file(path), bytes=file_bytes(path, model), opset=opset)
 
 
 def describe_file(path: Path) -> ModelReport:

@@ -48,7 +48,6 @@ class Session:
 
     Args:
         model: path of an ONNX file, or its bytes.
-        overrides: arrays that take the place of initializers of the main graph, by name.
         threads: threads inside an operator; None leaves the choice to onnxruntime.
         optimized_path: where onnxruntime saves the graph that it really runs.
 
@@ -60,7 +59,6 @@ class Session:
         self,
         model: str | Path | bytes,
         *,
-        overrides: Mapping[str, NDArray[Any]] | None = None,
         threads: int | None = None,
         optimized_path: Path | None = None,
     ) -> None:
@@ -71,13 +69,6 @@ class Session:
             # Level "extended" leaves out layout changes for one processor: the graph stays readable.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             options.optimized_model_filepath = str(optimized_path)
-        # onnxruntime borrows these arrays: they live as long as the session.
-        self._kept = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
-            for name, array in (overrides or {}).items()
-        }
-        for name, value in self._kept.items():
-            options.add_initializer(name, value)
         source = model if isinstance(model, bytes) else str(model)
         label = "the model" if isinstance(model, bytes) else f"'{model}'"
         try:

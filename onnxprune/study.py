@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from onnxprune.data import load_data
 from onnxprune.errors import DataError
 from onnxprune.evaluate import Evaluator, split
-from onnxprune.model_io import load_model
+from onnxprune.model_io import load_model, model_bytes
 from onnxprune.paired import Drop, paired_drop
 from onnxprune.plan import masks_of
 from onnxprune.runtime import Session
 from onnxprune.selection import select
-from passes.apply import masked
+from passes.apply import ApplyMasksPass
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
@@ -57,12 +57,9 @@ class Study:
 
     def drop_of(self, keep: Mapping[str, int]) -> Drop:
         """The drop on the search part when each weight keeps so many elements by magnitude."""
-        by_name = {weight.name: weight for weight in self.collection.weights}
-        overrides = {
-            name: masked(by_name[name].array(), by_name[name].layout.array(mask))
-            for name, mask in masks_of(self.collection.weights, keep).items()
-        }
-        candidate = Session(self.path, overrides=overrides, threads=self.threads)
+        pruned = self.model.clone()
+        ApplyMasksPass(masks_of(self.collection.weights, keep))(pruned)
+        candidate = Session(model_bytes(pruned), threads=self.threads)
         return paired_drop(self.evaluator.baseline, self.evaluator.scores(candidate))
 
     def identity(self, recipe: Recipe) -> dict[str, str]:

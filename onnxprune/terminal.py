@@ -14,8 +14,9 @@ from rich.table import Table
 from onnxprune.formats import bytes_text, count_text, percent_text, points_text, rate_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from onnxprune.past_run import Compared
     from onnxprune.report import Report
 
     Step = Callable[[str, int, int], None]
@@ -48,11 +49,27 @@ def show(report: Report) -> None:
     """Print the report's tables and its summary."""
     console = Console()
     if report.weights:
-        console.print(_weights_table(report))
+        console.print(_weights_table(report), "", sep="\n")
     if report.skipped and report.command == "inspect":
-        console.print(_skipped_table(report))
+        console.print(_skipped_table(report), "", sep="\n")
     for line in summary(report):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def show_comparison(
+    first: str, second: str, rows: Sequence[Compared], notes: Sequence[str]
+) -> None:
+    """Print the figures of two runs side by side."""
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("figure", overflow="fold")
+    for heading in (first, second, "change"):
+        table.add_column(escape(heading), justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(text) for text in (row.name, row.first, row.second, row.change)))
+    console.print(table, "", sep="\n")
+    for note in notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
 
 
 def summary(report: Report) -> list[str]:
@@ -107,7 +124,7 @@ def _weights_table(report: Report) -> Table:
     weights = report.weights or ()
     encoded = any(weight.encoding for weight in weights)
     fetched = any(weight.fetch_cycles is not None for weight in weights)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("weight", overflow="fold")
     table.add_column("read by")
     table.add_column("shape")
@@ -134,7 +151,7 @@ def _weights_table(report: Report) -> Table:
 
 
 def _skipped_table(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("left as it is", overflow="fold")
     table.add_column("reason", overflow="fold")
     for skipped in report.skipped or ():

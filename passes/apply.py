@@ -29,12 +29,14 @@ class ApplyMasksPass(ir.passes.InPlacePass):
 
     def requires(self, model: ir.Model) -> None:
         """Every mask names a weight of the model and has its shape."""
-        weights = {weight.name: weight for weight in collect_weights(model).weights}
+        weights = {
+            weight.name: weight for weight in collect_weights(model, embeddings=True).weights
+        }
         for name, mask in self.masks.items():
             if name not in weights:
                 msg = f"there is a mask for '{name}', but the model has no such prunable weight"
                 raise ir.passes.PreconditionError(msg)
-            expected = weights[name].matrices().shape
+            expected = weights[name].layout.matrix_shape
             if mask.shape != expected:
                 msg = f"the mask of '{name}' has shape {mask.shape}, its weight {expected}"
                 raise ir.passes.PreconditionError(msg)
@@ -42,25 +44,23 @@ class ApplyMasksPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Apply the masks; ``modified`` is True when any stored bit changed."""
         modified = False
-        for weight in collect_weights(model).weights:
+        for weight in collect_weights(model, embeddings=True).weights:
             if weight.name in self.masks:
                 modified |= _apply(weight, self.masks[weight.name])
         return ir.passes.PassResult(model, modified)
 
 
-def masked(array: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
-    """A copy of ``array`` with +0.0 where ``mask``, of the same shape, is False."""
-    return np.where(mask, array, np.zeros((), dtype=array.dtype))
-
-
 def _apply(weight: Weight, mask: NDArray[np.bool_]) -> bool:
     before = weight.array()
-    after = masked(before, weight.layout.array(mask))
-    if after.tobytes() == before.tobytes():
+    after = weight.masked(mask)
+    if same_bits(after, before):
         return False
-    tensor = weight.value.const_value
-    assert tensor is not None
-    weight.value.const_value = ir.tensor(
-        after, dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string
-    )
+    weight.assign(after)
     return True
+
+
+def same_bits(left: NDArray[Any], right: NDArray[Any]) -> bool:
+    """Whether two arrays of one shape and dtype hold the same bits."""
+    unsigned = f"u{left.itemsize}"
+    ours, theirs = (np.ascontiguousarray(array).view(unsigned) for array in (left, right))
+    return bool(np.array_equal(ours, theirs))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,34 @@ def shared_models() -> Path:
     folder = ROOT.parent / "shared" / "models"
     if not folder.is_dir():
         pytest.skip("the real models of ../shared/models are not here")
+    return folder
+
+
+def need_program(name: str) -> str:
+    """The path of a program that is not installed by pip; the test skips where it is missing.
+
+    Where ``ONNXPRUNE_REQUIRE`` names it, as in CI, the test fails instead.
+    """
+    path = shutil.which(name)
+    if path is None:
+        if name in os.environ.get("ONNXPRUNE_REQUIRE", "").split():
+            pytest.fail(f"{name} is required here and is not installed")
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """Finds programs by name; see :func:`need_program`."""
+    return need_program
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Reference figures beside the repository; tests that want them skip where they are missing."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the reference figures of ../shared are not here")
     return folder
 
 

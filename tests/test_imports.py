@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "onnxruntime", "sklearn", "skopt")
+HEAVY = ("torch", "onnxruntime", "sklearn", "skopt", "numba")
 
 
 def loaded_by(code: str) -> set[str]:

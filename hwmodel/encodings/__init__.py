@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hwmodel.encodings.bitmask import Bitmask
+from hwmodel.encodings.block import Block
+from hwmodel.encodings.csc import CSC
 from hwmodel.encodings.csr import CSR
 from hwmodel.encodings.dense import Dense
+from hwmodel.encodings.elias_fano import EliasFano
+from hwmodel.encodings.ellpack import Ellpack
+from hwmodel.encodings.entropy import Entropy
+from hwmodel.encodings.nm import NM
+from hwmodel.encodings.relative_index import RelativeIndex
+from hwmodel.encodings.rice import Rice
 from hwmodel.encodings.run_length import RunLength
+from hwmodel.encodings.two_level import TwoLevel
 from hwmodel.errors import BlobError
 
 if TYPE_CHECKING:
@@ -15,7 +24,25 @@ if TYPE_CHECKING:
 
     from hwmodel.encoding import Encoding
 
-ENCODINGS: dict[str, type[Encoding]] = {one.name: one for one in (Dense, Bitmask, CSR, RunLength)}
+ENCODINGS: dict[str, type[Encoding]] = {
+    one.name: one
+    for one in (
+        Dense,
+        Bitmask,
+        TwoLevel,
+        NM,
+        Block,
+        Ellpack,
+        CSR,
+        CSC,
+        RunLength,
+        RelativeIndex,
+        EliasFano,
+        Rice,
+        Entropy,
+    )
+}
+"""By name; those that are simpler to decode stand first."""
 
 
 def encoding_names() -> tuple[str, ...]:

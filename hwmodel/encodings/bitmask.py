@@ -5,45 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from hwmodel.bits import field_bytes, unpack_fields
-from hwmodel.encoding import Encoding, Segments, Size, read_values, take_segments
+from hwmodel.decoding import words_cycles
+from hwmodel.encoding import Encoding, expect_header
+from hwmodel.layout import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    import numpy as np
     from numpy.typing import NDArray
 
-    from hwmodel.tensor import TensorSpec
+    from hwmodel.codes import Codes
+    from hwmodel.decoding import DecoderSpec
+    from hwmodel.layout import Frame
+    from hwmodel.streams import Reader, Writer
 
 
 @dataclass(frozen=True)
 class Bitmask(Encoding):
-    """N + n·V bits; wins at densities from about 1/4 to 1 - 1/V."""
+    """N + n·V bits; wins at densities from about 1/4 to 1 - 1/V.
+
+    A chunk is its mask, element 0 in the lowest bit, then its values.
+    """
 
     name: ClassVar[str] = "bitmask"
 
-    def encode_codes(self, codes: NDArray[Any], spec: TensorSpec) -> Segments:
-        """Segments ``mask`` (element 0 in the lowest bit of byte 0) and ``values``."""
-        del spec
-        mask = codes != 0
-        values = codes[mask]
-        return {
-            "mask": np.packbits(mask, bitorder="little").tobytes(),
-            "values": values.astype(values.dtype.newbyteorder("<")).tobytes(),
-        }
+    def _plan(self, codes: Codes, frame: Frame) -> Plan:
+        return Plan(b"", codes.counts(frame.bounds) * codes.bits, frame.sizes)
 
-    def decode_codes(self, segments: Mapping[str, bytes], spec: TensorSpec) -> NDArray[Any]:
-        """Values go where the mask is set."""
-        mask_bytes, value_bytes = take_segments(segments, "mask", "values")
-        mask = unpack_fields(mask_bytes, 1, spec.elements).astype(np.bool_)
-        values = read_values(value_bytes, spec, int(np.count_nonzero(mask)))
-        codes = np.zeros(spec.elements, values.dtype)
-        codes[mask] = values
-        return codes
+    def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:
+        del header
+        writer.bits(codes.mask, frame.sizes)
+        writer.fields(codes.values, codes.counts(frame.bounds), codes.bits)
 
-    def size_of_codes(self, codes: NDArray[Any], spec: TensorSpec) -> Size:
-        """The mask is metadata."""
-        payload = int(np.count_nonzero(codes)) * spec.value_bits
-        return Size(payload, codes.size, field_bytes(1, codes.size) + payload // 8)
+    def _read(self, header: bytes, frame: Frame, reader: Reader) -> NDArray[Any]:
+        expect_header(header, 0)
+        mask, counts = reader.bits(frame.sizes)
+        return reader.expand(mask, counts, frame)
+
+    def _work(self, codes: Codes, frame: Frame, decoder: DecoderSpec) -> NDArray[np.int64]:
+        """Each word of the mask takes ``max(1, ceil(ones in it / width))``."""
+        return words_cycles(codes.positions, frame.bounds, decoder)

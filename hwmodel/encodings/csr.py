@@ -7,69 +7,69 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from hwmodel.bits import field_bytes, pack_fields, unpack_fields, width_of
-from hwmodel.encoding import Encoding, Segments, Size, read_values, take_segments
+from hwmodel.bits import width_of
+from hwmodel.decoding import sums
+from hwmodel.encoding import ChunkedBy, Encoding, expect_header
 from hwmodel.errors import BlobError
+from hwmodel.layout import Plan
+from hwmodel.running import read_running, write_running
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
-    from hwmodel.tensor import TensorSpec
+    from hwmodel.codes import Codes
+    from hwmodel.decoding import DecoderSpec
+    from hwmodel.layout import Frame
+    from hwmodel.streams import Reader, Writer
 
 
 @dataclass(frozen=True)
 class CSR(Encoding):
-    """n·(V + L(C)) + (R + 1)·L(n + 1) bits, L(x) = ceil(log2 x); rows are the first axis."""
+    """n·(V + L(C)) + (R + 1)·L(n + 1) bits, L(x) = ceil(log2 x); wins below densities of 1/L(C).
+
+    Rows are the first axis. The header is one byte, the bits of a row pointer: those that the chunk
+    of most values needs, at least 1. A chunk is its row pointers, counted in values from 0 to all,
+    then the columns, then the values.
+    """
 
     name: ClassVar[str] = "csr"
+    chunked_by: ClassVar[ChunkedBy] = "rows"
 
-    def encode_codes(self, codes: NDArray[Any], spec: TensorSpec) -> Segments:
-        """Segments ``row_pointers``, ``columns`` and ``values``."""
-        positions = np.flatnonzero(codes)
-        rows, columns = np.divmod(positions, max(1, spec.columns))
-        pointers = np.searchsorted(rows, np.arange(_rows(spec) + 1))
-        values = codes[positions]
-        return {
-            "row_pointers": pack_fields(pointers, width_of(positions.size + 1)),
-            "columns": pack_fields(columns, width_of(spec.columns)),
-            "values": values.astype(values.dtype.newbyteorder("<")).tobytes(),
-        }
-
-    def decode_codes(self, segments: Mapping[str, bytes], spec: TensorSpec) -> NDArray[Any]:
-        """Pointers must rise to n, columns must rise inside each row."""
-        pointer_bytes, column_bytes, value_bytes = take_segments(
-            segments, "row_pointers", "columns", "values"
+    def _plan(self, codes: Codes, frame: Frame) -> Plan:
+        counts = codes.counts(frame.bounds)
+        width = max(1, width_of(int(counts.max(initial=0)) + 1))
+        pointers = (np.diff(frame.row_bounds) + 1) * width
+        return Plan(
+            bytes([width]), counts * codes.bits, pointers + counts * width_of(frame.columns)
         )
-        nonzeros = len(value_bytes) * 8 // spec.value_bits
-        values = read_values(value_bytes, spec, nonzeros)
-        pointers = unpack_fields(pointer_bytes, width_of(nonzeros + 1), _rows(spec) + 1)
-        counts = np.ediff1d(pointers.astype(np.int64))
-        if pointers[0] != 0 or pointers[-1] != nonzeros or (counts < 0).any():
-            msg = f"row pointers do not rise from 0 to {nonzeros}"
+
+    def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:
+        counts = codes.counts(frame.bounds)
+        write_running(codes.counts(row_starts(frame)), frame.row_bounds, header[0], writer)
+        writer.fields(codes.positions % max(1, frame.columns), counts, width_of(frame.columns))
+        writer.fields(codes.values, counts, codes.bits)
+
+    def _read(self, header: bytes, frame: Frame, reader: Reader) -> NDArray[Any]:
+        expect_header(header, 1)
+        by_row = read_running(header[0], frame.row_bounds, frame.columns, reader)
+        counts = sums(by_row, frame.row_bounds)
+        columns = reader.fields(counts, width_of(frame.columns))
+        positions = np.repeat(row_starts(frame)[:-1], by_row)
+        positions += columns
+        inside = columns.max(initial=0) < max(1, frame.columns)
+        if not inside or (positions[1:] <= positions[:-1]).any():
+            msg = f"column indices do not rise inside a row of {frame.columns}"
             raise BlobError(msg)
-        columns = unpack_fields(column_bytes, width_of(spec.columns), nonzeros).astype(np.int64)
-        rows = np.repeat(np.arange(_rows(spec)), counts)
-        positions = rows * spec.columns + columns
-        if nonzeros and (columns.max() >= spec.columns or (np.diff(positions) <= 0).any()):
-            msg = f"column indices do not rise inside a row of {spec.columns}"
-            raise BlobError(msg)
-        codes = np.zeros(spec.elements, values.dtype)
-        codes[positions] = values
+        codes = np.zeros(frame.elements, frame.dtype)
+        codes[positions] = reader.fields(counts, frame.bits, frame.dtype)
         return codes
 
-    def size_of_codes(self, codes: NDArray[Any], spec: TensorSpec) -> Size:
-        """Pointers and columns are metadata."""
-        nonzeros = int(np.count_nonzero(codes))
-        payload = nonzeros * spec.value_bits
-        pointers = (width_of(nonzeros + 1), _rows(spec) + 1)
-        columns = (width_of(spec.columns), nonzeros)
-        metadata = pointers[0] * pointers[1] + columns[0] * columns[1]
-        return Size(
-            payload, metadata, field_bytes(*pointers) + field_bytes(*columns) + payload // 8
-        )
+    def _work(self, codes: Codes, frame: Frame, decoder: DecoderSpec) -> NDArray[np.int64]:
+        """For each row ``max(1, ceil(values / width))``."""
+        clocks = np.maximum(1, -(-codes.counts(row_starts(frame)) // decoder.width))
+        return sums(clocks, frame.row_bounds)
 
 
-def _rows(spec: TensorSpec) -> int:
-    return spec.shape[0] if spec.shape else 1
+def row_starts(frame: Frame) -> NDArray[np.int64]:
+    """First element of each row, and the end, int64 ``(rows + 1,)``."""
+    return np.arange(frame.rows + 1, dtype=np.int64) * frame.columns

@@ -10,7 +10,9 @@ import typer
 from onnxprune.cli import (
     finetune_commands,
     hardware_commands,
+    integration_commands,
     model_commands,
+    report_commands,
     search_commands,
 )
 from onnxprune.cli.app import INTERRUPTED, app
@@ -20,8 +22,10 @@ __all__ = [
     "app",
     "finetune_commands",
     "hardware_commands",
+    "integration_commands",
     "main",
     "model_commands",
+    "report_commands",
     "search_commands",
 ]
 
@@ -46,12 +50,21 @@ def main() -> None:
     raise SystemExit(status or 0)
 
 
+def command_names() -> list[str]:
+    """All commands, in the order of ``--help``."""
+    return [
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback
+    ]
+
+
 def _fail(sentence: str) -> NoReturn:
     sys.stderr.write(f"onnxprune: {sentence}\n")
     raise SystemExit(2) from None
 
 
 def _help_command() -> str:
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    known = command_names()
     given = next((word for word in sys.argv[1:] if word in known), "")
     return " ".join(["onnxprune", *([given] if given else []), "--help"])

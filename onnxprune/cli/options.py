@@ -47,6 +47,10 @@ Threads = Annotated[
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="YAML recipe; options go over it.")
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.field=value over the recipe; may be repeated."),
+]
 MaxDrop = Annotated[
     float | None,
     typer.Option(

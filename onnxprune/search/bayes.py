@@ -31,11 +31,21 @@ POOL = 2000
 STRIDES = (1.0, 3.0, 8.0, 20.0)
 """Standard deviations, in levels, of the steps away from good candidates."""
 PARENTS = 5
+REFIT = 1.2
+"""The process's hyper-parameters are fitted again when there are so many times the trials."""
 
 
 @final
 class BayesController(Controller):
-    """A Gaussian process (Matern 5/2, one length scale a weight) on the drop."""
+    """A Gaussian process (Matern 5/2, one length scale a weight) on the drop.
+
+    Its hyper-parameters are those that fit a prefix of the trials best; the prefix grows in steps of
+    ``REFIT``, for fitting is what costs time. So they still follow from the trials alone.
+    """
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        super().__init__(problem, seed)
+        self._kernels: dict[int, Any] = {}
 
     def propose(self, pending: Sequence[Levels], rng: np.random.Generator) -> Levels | None:
         """The unseen candidate of highest expected saving, or None when the pool has none."""
@@ -43,7 +53,7 @@ class BayesController(Controller):
         if not len(pool):
             return None
         space = self.problem.space
-        chance = self._chance(space.unit(pool), pending, int(rng.integers(2**31)))
+        chance = self._chance(space.unit(pool), pending)
         best = self.problem.best(self.trials)
         best_cost = best.cost if best else space.cost((0,) * space.dimensions)
         costs = np.maximum(space.cost_many(pool), 1e-9)
@@ -68,9 +78,7 @@ class BayesController(Controller):
         hopeful = ~self.problem.hopeless(unseen, self.trials)
         return unseen[hopeful] if hopeful.any() else unseen
 
-    def _chance(
-        self, units: NDArray[np.float64], pending: Sequence[Levels], seed: int
-    ) -> NDArray[np.float64]:
+    def _chance(self, units: NDArray[np.float64], pending: Sequence[Levels]) -> NDArray[np.float64]:
         """Probability of keeping the limit, ``(M,)``; pending candidates count as just failing."""
         if not self.trials:
             return np.full(len(units), 0.5)
@@ -78,12 +86,13 @@ class BayesController(Controller):
         target = np.array(
             [scaled_drop(t, self.problem) for t in self.trials] + [0.1] * len(pending)
         )
-        trend = _rising_trend(told, target)
-        model = _process(told.shape[1], seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a length scale at its bound is no news for the user
-            model.fit(told, target - _features(told) @ trend)
-            mean, deviation = model.predict(units, return_std=True)
+        prefix = _prefix(len(self.trials))
+        if prefix not in self._kernels:
+            self._kernels[prefix] = _fit(
+                _kernel(told.shape[1]), told[:prefix], target[:prefix], self.seed
+            )[0].kernel_
+        model, trend = _fit(self._kernels[prefix], told, target, None)
+        mean, deviation = model.predict(units, return_std=True)
         mean = mean + _features(units) @ trend
         chance: NDArray[np.float64] = special.ndtr(-mean / np.maximum(deviation, 1e-9))
         return chance
@@ -115,10 +124,36 @@ def _rising_trend(units: NDArray[np.float64], target: NDArray[np.float64]) -> ND
     return coefficients
 
 
-def _process(dimensions: int, seed: int) -> Any:
-    kernel = ConstantKernel(1.0, (1e-2, 1e3)) * Matern(
+def _prefix(trials: int) -> int:
+    """The largest prefix of ``trials`` trials whose hyper-parameters are fitted."""
+    size = 1
+    while (larger := max(size + 1, int(size * REFIT))) <= trials:
+        size = larger
+    return size
+
+
+def _kernel(dimensions: int) -> Any:
+    return ConstantKernel(1.0, (1e-2, 1e3)) * Matern(
         length_scale=np.ones(dimensions), length_scale_bounds=[(0.05, 20.0)] * dimensions, nu=2.5
     ) + WhiteKernel(1e-2, (1e-5, 1e0))
-    return GaussianProcessRegressor(
-        kernel=kernel, normalize_y=True, n_restarts_optimizer=1, random_state=seed
+
+
+def _fit(
+    kernel: Any, units: NDArray[np.float64], target: NDArray[np.float64], seed: int | None
+) -> tuple[Any, NDArray[np.float64]]:
+    """A process on what the trend leaves of ``target``, and the trend.
+
+    The kernel's hyper-parameters are fitted with random restarts of that seed; None keeps them.
+    """
+    trend = _rising_trend(units, target)
+    model = GaussianProcessRegressor(
+        kernel=kernel,
+        normalize_y=True,
+        optimizer=None if seed is None else "fmin_l_bfgs_b",
+        n_restarts_optimizer=1,
+        random_state=seed,
     )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a length scale at its bound is no news for the user
+        model.fit(units, target - _features(units) @ trend)
+    return model, trend

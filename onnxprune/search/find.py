@@ -14,9 +14,8 @@ from onnxprune.search.journal import Journal
 from onnxprune.search.measure import elements_space, measured_space
 from onnxprune.search.run import make_controller, run_search
 from passes.allocation import global_threshold, uniform
-from passes.pack import packed_bytes
+from passes.pack import MODEL_BYTES, packed_bytes
 from passes.saliency import magnitude
-from passes.weights import count_nonzeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,11 +117,12 @@ def _space(study: Study, recipe: Recipe, unit: Unit) -> Space:
             0.0,
         )
     rest = study.path.stat().st_size - sum(weight.array().nbytes for weight in weights)
-    return measured_space(weights, _packed_cost, float(rest))
+    return measured_space(weights, _packed_cost, float(rest + MODEL_BYTES))
 
 
 def _packed_cost(weight: Weight, array: NDArray[Any]) -> float:
-    return packed_bytes(weight.elements, count_nonzeros(array), array.itemsize * 8)
+    del weight
+    return packed_bytes(array)
 
 
 def _starts(study: Study, space: Space) -> tuple[Levels, ...]:

@@ -67,13 +67,9 @@ class Journal:
     def _restore(self, header: Mapping[str, Any]) -> None:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        try:
-            records = [json.loads(line) for line in whole.splitlines()]
-            found = records[0]["header"] if records else dict(header)
-            trials = [_trial(record, number) for number, record in enumerate(records[1:])]
-        except (ValueError, KeyError, TypeError) as error:
-            msg = f"'{self.path}' is damaged ({error}); start again in another folder"
-            raise RunError(msg) from error
+        found, trials = _parse(whole, self.path)
+        begun = found is not None
+        found = dict(header) if found is None else found
         changed = sorted(key for key in {*found, *header} if found.get(key) != header.get(key))
         if changed:
             msg = (
@@ -84,9 +80,34 @@ class Journal:
         if len(whole) < len(content):
             with self.path.open("rb+") as file:
                 file.truncate(len(whole))
-        if not records:
+        if not begun:
             self._append({"header": dict(header)})
         self.trials = trials
+
+
+def read_trials(path: Path) -> list[Trial]:
+    """The trials of a journal, whatever search it belongs to.
+
+    Raises:
+        RunError: when it cannot be read or is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        msg = f"cannot read '{path}': {error.strerror}"
+        raise RunError(msg) from error
+    return _parse(content[: content.rfind(b"\n") + 1], path)[1]
+
+
+def _parse(lines: bytes, path: Path) -> tuple[dict[str, Any] | None, list[Trial]]:
+    """Header (None when there is no line at all) and trials."""
+    try:
+        records = [json.loads(line) for line in lines.splitlines()]
+        header = dict(records[0]["header"]) if records else None
+        return header, [_trial(record, number) for number, record in enumerate(records[1:])]
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"'{path}' is damaged ({error}); start again in another folder"
+        raise RunError(msg) from error
 
 
 def _trial(record: Mapping[str, Any], number: int) -> Trial:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.search.space import Space, ladder
-from passes.apply import masked
 from passes.masks import keep_largest
 from passes.saliency import magnitude
 
@@ -48,11 +47,9 @@ def measured_space(weights: Sequence[Weight], cost_of: CostOf, base_cost: float)
 
 def _level_costs(weight: Weight, levels: tuple[int, ...], cost_of: CostOf) -> tuple[float, ...]:
     scores = magnitude(weight.matrices())
-    array = weight.array()
     chosen = sorted({*range(0, len(levels), STRIDE), len(levels) - 1})
     measured = [
-        cost_of(weight, masked(array, weight.layout.array(keep_largest(scores, levels[index]))))
-        for index in chosen
+        cost_of(weight, weight.masked(keep_largest(scores, levels[index]))) for index in chosen
     ]
     kept = np.array([levels[index] for index in chosen])
     costs = np.interp(np.array(levels), kept[::-1], np.array(measured)[::-1])

@@ -1,0 +1,203 @@
+"""Loops over gaps in Golomb's code and the values between them; see :mod:`hwmodel.kernels`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwmodel.kernels import DONE, NO_CODE, ONE, OUTSIDE, OVERRUN, compiled, low_bits, put, window_at
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GAP_WINDOW = 11
+"""Bits of a gap's code that a table decodes at once."""
+
+
+@compiled
+def _put_gap(words: Any, place: Any, gap: Any, divisor: Any, long_bits: Any) -> Any:
+    """Write a gap: ``gap // divisor`` zero bits, a one, the remainder in truncated binary."""
+    quotient = gap // divisor
+    place = put(words, place + quotient, ONE, 1)
+    rest = gap - quotient * divisor
+    short = (1 << long_bits) - divisor
+    if rest < short:
+        return put(words, place, np.uint64(rest), long_bits - 1)
+    if short == 0:
+        return put(words, place, np.uint64(rest), long_bits)
+    place = put(words, place, np.uint64((rest + short) >> 1), long_bits - 1)
+    return put(words, place, np.uint64((rest + short) & 1), 1)
+
+
+@compiled
+def write_codes(
+    words: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    nonzeros: tuple[NDArray[np.int64], NDArray[Any]],
+    gap_form: tuple[int, int],
+    gap_code: tuple[NDArray[np.uint64], NDArray[np.uint8]],
+    code: tuple[NDArray[np.uint64], NDArray[np.uint8]],
+    value_form: tuple[int, int, int],
+) -> None:
+    """Gaps in Golomb code, each followed by its value: the code of its symbol, then its other bits.
+
+    Args:
+        words: zeros, to be written to.
+        starts: first bit of each chunk.
+        bounds: first element of each chunk, and the end. A last gap without a value leads to the end
+            of a chunk that does not end in a value.
+        nonzeros: positions and values.
+        gap_form: divisor and ``ceil(log2(divisor))``.
+        gap_code: words and lengths of the shortest gaps, 0 bits where that is above 40.
+        code: words and lengths of the symbols, at most 24 bits.
+        value_form: place and bits of the symbol, which are 0 for raw values, and bits of a value.
+    """
+    positions, values = nonzeros
+    divisor, long_bits = gap_form
+    gap_words, gap_lengths = gap_code
+    code_words, code_lengths = code
+    shift, symbol_bits, bits = value_form
+    mask, low, raw_bits = low_bits(symbol_bits), low_bits(shift), bits - symbol_bits
+    k = 0
+    for i in range(starts.size):
+        place, cursor, end = starts[i], bounds[i], bounds[i + 1]
+        while k < positions.size and positions[k] < end:
+            gap, value = positions[k] - cursor, np.uint64(values[k])
+            field, length = np.uint64(0), np.int64(0)
+            if gap < gap_words.size and gap_lengths[gap]:
+                field, length = gap_words[gap], np.int64(gap_lengths[gap])
+            else:
+                place = _put_gap(words, place, gap, divisor, long_bits)
+            if symbol_bits:
+                symbol = (value >> np.uint64(shift)) & mask
+                field |= code_words[symbol] << np.uint64(length)
+                length += np.int64(code_lengths[symbol])
+                above = (value >> np.uint64(shift)) >> np.uint64(symbol_bits)
+                value = (value & low) | (above << np.uint64(shift))
+            place = put(words, place, field, length)
+            if raw_bits:
+                place = put(words, place, value, raw_bits)
+            cursor = positions[k] + 1
+            k += 1
+        if cursor < end:
+            _put_gap(words, place, end - cursor, divisor, long_bits)
+
+
+@compiled
+def _long_gap(words: Any, place: Any, last: Any, most: Any, gap_form: Any) -> Any:
+    """A gap of which the code is too long for the table: the gap, -1 if it is none, and its end."""
+    divisor, long_bits = gap_form
+    quotient = 0
+    window = words[place >> 6] >> np.uint64(place & 63)
+    while window == 0:
+        step = 64 - (place & 63)
+        quotient += step
+        place += step
+        if place >= last:
+            return -1, place
+        window = words[place >> 6]
+    while window & ONE == 0:
+        window >>= ONE
+        quotient += 1
+        place += 1
+    place += 1
+    if place > last or quotient > most // divisor:
+        return -1, place
+    window = window_at(words, place)
+    short = (1 << long_bits) - divisor
+    if short == 0:
+        return quotient * divisor + np.int64(window & np.uint64(divisor - 1)), place + long_bits
+    rest = np.int64(window & low_bits(long_bits - 1))
+    place += long_bits - 1
+    if rest >= short:
+        rest = (rest << 1) + np.int64((window >> np.uint64(long_bits - 1)) & ONE) - short
+        place += 1
+    return quotient * divisor + rest, place
+
+
+@compiled
+def _get_value(
+    words: Any, place: Any, window: Any, symbol_table: Any, code_mask: Any, form: Any
+) -> Any:
+    """The inverse of :func:`_put_value`: the value, and the place after, -1 where there is no code.
+
+    The window holds the next 53 bits; what is longer is looked up.
+    """
+    shift, symbol_bits, bits = form
+    if symbol_bits == 0:
+        if bits > 53:
+            window = window_at(words, place)
+        return window & low_bits(bits), place + bits
+    entry = symbol_table[window & code_mask]
+    length = np.int64(entry >> np.uint16(8))
+    if length == 0:
+        return np.uint64(0), -1
+    value = np.uint64(entry & np.uint16(255)) << np.uint64(shift)
+    place += length
+    if bits > symbol_bits:
+        raw = window >> np.uint64(length)
+        if bits > 40:
+            raw = window_at(words, place)
+        raw &= low_bits(bits - symbol_bits)
+        above = (raw >> np.uint64(shift)) << np.uint64(symbol_bits)
+        value |= (raw & low_bits(shift)) | (above << np.uint64(shift))
+    return value, place + bits - symbol_bits
+
+
+@compiled
+def read_codes(
+    words: NDArray[np.uint64],
+    chunks: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    gap_form: tuple[int, int],
+    gap_table: NDArray[np.uint32],
+    symbol_table: NDArray[np.uint16],
+    value_form: tuple[int, int, int],
+    codes: NDArray[Any],
+    reached: NDArray[np.int64],
+) -> int:
+    """The inverse of :func:`write_codes`: sets ``codes`` (zero before) and the bits ``reached``.
+
+    Args:
+        words: the bit string.
+        chunks: first bit and bit after the last of each chunk; nothing from there on counts. First
+            element of each chunk, and the end.
+        gap_form: divisor and ``ceil(log2(divisor))``.
+        gap_table: for each pattern of ``GAP_WINDOW`` bits the gap times 32 and the bits it takes,
+            which are 0 where the code is longer than that.
+        symbol_table: for each pattern of as many bits as the longest code has the symbol and, times
+            256, the bits of its code; 0 bits where there is no such code.
+        value_form: place and bits of the symbol, which are 0 for raw values, and bits of a value.
+        codes: what to fill, ``(elements,)``.
+        reached: bit after the last code of each chunk.
+
+    Returns:
+        ``DONE``, or what is wrong.
+    """
+    starts, ends, bounds = chunks
+    code_mask = np.uint64(symbol_table.size - 1)
+    for i in range(starts.size):
+        place, last, cursor, end = starts[i], ends[i], bounds[i], bounds[i + 1]
+        while cursor < end:
+            window = window_at(words, place)
+            entry = gap_table[window & low_bits(GAP_WINDOW)]
+            taken = np.int64(entry & np.uint32(31))
+            gap, after = np.int64(entry >> np.uint32(5)), place + taken
+            window >>= np.uint64(taken)
+            if taken == 0:
+                gap, after = _long_gap(words, place, last, end - cursor, gap_form)
+                window = window_at(words, min(after, last))
+            cursor += gap
+            if after > last or gap < 0 or cursor > end:
+                return OVERRUN if after > last else OUTSIDE
+            place = after
+            if cursor == end:
+                break
+            value, place = _get_value(words, place, window, symbol_table, code_mask, value_form)
+            if place < 0 or place > last:
+                return NO_CODE if place < 0 else OVERRUN
+            codes[cursor] = value
+            cursor += 1
+        reached[i] = place
+    return DONE

@@ -1,0 +1,152 @@
+"""Gaps in Golomb's code: how long they are, and which divisor is best."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwmodel.bits import width_of
+from hwmodel.decoding import sums
+from hwmodel.errors import BlobError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from hwmodel.codes import Codes
+    from hwmodel.decoding import DecoderSpec
+    from hwmodel.layout import Frame
+    from hwmodel.streams import Reader
+
+LARGEST_DIVISOR = 2**32
+_WINDOW = 11
+"""Bits of a gap's code that the decoding table looks at; see :mod:`hwmodel.kernels`."""
+_TROUBLES = {
+    1: "the bits of a chunk end inside a code",
+    2: "a gap leads out of its chunk",
+    3: "a bit pattern is no code of a value",
+}
+
+
+def gap_bits(gaps: NDArray[np.int64], divisor: int) -> NDArray[np.int64]:
+    """Length of each gap's code: a quotient in unary and a remainder in truncated binary."""
+    quotients, rest = np.divmod(gaps, divisor)
+    bits = width_of(divisor)
+    return quotients + 1 + bits - (rest < (1 << bits) - divisor)
+
+
+def best_divisor(codes: Codes, frame: Frame, divisors: Sequence[int]) -> int:
+    """The divisor under which all gaps of a tensor take the fewest bits."""
+    distinct, before, behind = codes.gap_counts(frame.bounds)
+    often = before + behind
+    # the lengths are convex in the divisor but for small ripples, so far ones need no look
+    mean = float(distinct @ often) / max(1, int(often.sum()))
+    near = [d for d in divisors if mean / 8 <= d <= 2 * mean + 4] or [divisors[0]]
+    totals = [int(gap_bits(distinct, divisor) @ often) for divisor in near]
+    return near[int(np.argmin(totals))]
+
+
+def chunk_gap_bits(codes: Codes, frame: Frame, divisor: int) -> NDArray[np.int64]:
+    """Bits of all gaps of each chunk, int64 ``(chunks,)``."""
+    if frame.chunks == 1:
+        distinct, before, behind = codes.gap_counts(frame.bounds)
+        return np.array([int(gap_bits(distinct, divisor) @ (before + behind))])
+    gaps, rest = codes.gaps(frame.bounds)
+    ends = np.concatenate([[0], np.cumsum(codes.counts(frame.bounds))])
+    last = np.where(rest > 0, gap_bits(rest, divisor), 0)
+    longest = int(gaps.max(initial=0))
+    if longest < gaps.size:  # looking up is faster than dividing
+        return sums(gap_bits(np.arange(longest + 1), divisor)[gaps], ends) + last
+    return sums(gap_bits(gaps, divisor), ends) + last
+
+
+def code_cycles(
+    codes: Codes, frame: Frame, divisor: int, decoder: DecoderSpec
+) -> NDArray[np.int64]:
+    """Clocks to decode each chunk's gaps with their values.
+
+    A code takes a clock, and one more for each ``word_bits`` zeros of its unary part.
+    """
+    gaps, rest = codes.gaps(frame.bounds)
+    ends = np.concatenate([[0], np.cumsum(codes.counts(frame.bounds))])
+    step = divisor * decoder.word_bits
+    return sums(gaps // step + 1, ends) + np.where(rest > 0, rest // step + 1, 0)
+
+
+def gap_words(divisor: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """Codes of the gaps below 4096, first bit lowest, and their lengths; 0 bits for more than 40."""
+    quotients, rest = np.divmod(np.arange(4096), divisor)
+    bits, lengths = width_of(divisor), gap_bits(np.arange(4096), divisor)
+    short = (1 << bits) - divisor
+    split = rest + short
+    wide = (split >> 1) | ((split & 1) << max(0, bits - 1))
+    fields = np.where((short == 0) | (rest < short), rest, wide)
+    fits = lengths <= 40
+    quotients = np.where(fits, quotients, 0)
+    words = (2 * fields + 1) << quotients
+    return words.astype(np.uint64), np.where(fits, lengths, 0).astype(np.uint8)
+
+
+def gap_table(divisor: int) -> NDArray[np.uint32]:
+    """For each pattern of 11 bits the gap times 32, and the bits of its code; 0 where it is longer."""
+    table = np.zeros(1 << _WINDOW, np.uint32)
+    if divisor << 5 >= 2**27 // _WINDOW:
+        return table
+    bits = width_of(divisor)
+    short = (1 << bits) - divisor
+    patterns = np.arange(1 << _WINDOW)
+    for quotient in range(_WINDOW):
+        here = patterns & ((2 << quotient) - 1) == 1 << quotient
+        field = patterns >> (quotient + 1)
+        if short == 0:
+            rest, taken = field & (divisor - 1), np.full(patterns.size, bits)
+        else:
+            rest = field & ((1 << (bits - 1)) - 1)
+            wide = rest >= short
+            upper = (field >> (bits - 1)) & 1
+            rest, taken = np.where(wide, 2 * rest + upper - short, rest), bits - 1 + wide
+        taken = taken + quotient + 1
+        fits = here & (taken <= _WINDOW)
+        table[fits] = ((quotient * divisor + rest) * 32 + taken)[fits]
+    return table
+
+
+def read_gaps(
+    reader: Reader,
+    frame: Frame,
+    divisor: int,
+    symbol_table: NDArray[np.uint16],
+    symbol_bits: int,
+) -> NDArray[Any]:
+    """Codes ``(elements,)`` from gaps and values.
+
+    Args:
+        reader: at the first gap of each chunk.
+        frame: of the codes.
+        divisor: of the Golomb code, below ``LARGEST_DIVISOR``.
+        symbol_table: see `hwmodel.gap_kernels.read_codes`; of any content where values are raw.
+        symbol_bits: 0 where values are raw.
+
+    Raises:
+        BlobError: when the bits are not those of such codes.
+    """
+    from hwmodel import gap_kernels
+
+    codes = np.zeros(frame.elements, frame.dtype)
+    reached = reader.places.copy()
+    trouble = gap_kernels.read_codes(
+        reader.words,
+        (reader.places, reader.ends, frame.bounds),
+        (divisor, width_of(divisor)),
+        gap_table(divisor),
+        symbol_table,
+        (frame.symbol.shift if symbol_bits else 0, symbol_bits, frame.bits),
+        codes,
+        reached,
+    )
+    if trouble:
+        raise BlobError(_TROUBLES[trouble])
+    reader.places = reached
+    return codes

@@ -1,0 +1,1 @@
+"""onnxprune as a step of other tools' pipelines."""

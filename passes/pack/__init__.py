@@ -1,0 +1,19 @@
+"""Packed ONNX: sparse weights stored compressed, rebuilt by standard operators.
+
+A runtime that folds constants, as onnxruntime does when it loads a model, expands the weights once
+and then runs the dense graph. So the file is smaller and inference is as before. Every step has a
+static shape, without which onnxruntime would leave the chain in the graph.
+"""
+
+from passes.pack.marks import chain_nodes, packed_names, read_marks
+from passes.pack.rewrite import MIN_OPSET, MODEL_BYTES, PackWeightsPass, packed_bytes
+
+__all__ = [
+    "MIN_OPSET",
+    "MODEL_BYTES",
+    "PackWeightsPass",
+    "chain_nodes",
+    "packed_bytes",
+    "packed_names",
+    "read_marks",
+]

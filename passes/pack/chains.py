@@ -1,0 +1,99 @@
+"""From a position code to the operators that decode it. Every step has a static shape.
+
+All chains end in a flat array of the stream's elements. ``values`` are those stored, in order; for
+a code with ``leading_fill`` one fill value stands before them, so that index 0 means "not stored".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from passes.pack.codes import Bitmask, Delta, PositionCode, Rice, planes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+    from passes.pack.builder import Builder
+
+
+def decode(
+    builder: Builder,
+    code: PositionCode,
+    parts: Mapping[str, ir.Value],
+    length: int,
+    values: ir.Value,
+    base: ir.Value | None,
+    sizes: tuple[int, int],
+) -> ir.Value:
+    """The stream of which ``parts`` are the coded positions.
+
+    Args:
+        builder: takes the nodes.
+        code: that wrote the parts.
+        parts: uint8 arrays by name.
+        length: of the bit string.
+        values: as above, flat.
+        base: the stream with no value stored, for codes that scatter.
+        sizes: elements of the stream, and values stored.
+    """
+    if isinstance(code, Bitmask):
+        return _bitmask(builder, parts, length, values)
+    assert base is not None
+    if isinstance(code, Delta):
+        return _delta(builder, code, parts, values, base, sizes)
+    assert isinstance(code, Rice)
+    return _rice(builder, code, parts, length, values, base, sizes)
+
+
+def _bitmask(
+    builder: Builder, parts: Mapping[str, ir.Value], length: int, values: ir.Value
+) -> ir.Value:
+    bits = builder.bits(parts["bits"], length)
+    rank = builder.running_sum(bits, length, 1, length)
+    return builder.pick(values, builder.op("Mul", rank, bits))
+
+
+def _delta(
+    builder: Builder,
+    code: Delta,
+    parts: Mapping[str, ir.Value],
+    values: ir.Value,
+    base: ir.Value,
+    sizes: tuple[int, int],
+) -> ir.Value:
+    elements, stored = sizes
+    steps = builder.fields(_planes(parts, "step", code.bits), planes_of(code.bits))
+    position = builder.running_sum(steps, stored, 1 << code.bits, elements)
+    return builder.scatter(base, position, values)
+
+
+def _rice(
+    builder: Builder,
+    code: Rice,
+    parts: Mapping[str, ir.Value],
+    length: int,
+    values: ir.Value,
+    base: ir.Value,
+    sizes: tuple[int, int],
+) -> ir.Value:
+    """Each bit of the unary string has a place in the stream, so no bit need be searched for.
+
+    A one advances by its low field + 1, to the place of its value; a zero by 2^low, to the last of
+    the elements that it skips, none of which is stored, so that writing the fill there does no
+    harm. Field 0 stands for all zeros: it holds 2^low - 1.
+    """
+    elements, stored = sizes
+    bits = builder.bits(parts["unary"], length)
+    rank = builder.running_sum(bits, length, 1, stored)
+    number = builder.op("Mul", rank, bits)
+    fields = builder.fields(_planes(parts, "low", code.low), planes_of(code.low), plus=1)
+    advance = builder.pick(fields, number)
+    after = builder.running_sum(advance, length, 1 << code.low, elements)
+    place = builder.op("Add", after, builder.number(-1))
+    return builder.scatter(base, place, builder.pick(values, number))
+
+
+def _planes(parts: Mapping[str, ir.Value], name: str, width: int) -> list[ir.Value]:
+    return [parts[f"{name}{number}"] for number in range(len(planes_of(width)))]

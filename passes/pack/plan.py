@@ -1,0 +1,184 @@
+"""Which weights to pack, in which streams, with which position code: by exact byte cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from passes.pack.codes import ALL_CODES, Bitmask, Delta, Positions, Rice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from passes.pack.codes import PositionCode
+
+LARGE_ELEMENTS = 1 << 20
+"""A weight of so many elements has a stream of its own, made by the steps that load fastest."""
+
+STREAM_ELEMENTS = 1 << 22
+"""Small weights share streams of at most so many elements."""
+
+AUTO = "auto"
+
+WEIGHT_BYTES = 90
+"""About what a weight costs in the file beside its share of a stream: a node, its shape, names."""
+
+SLOWER_BYTES = 0.035
+"""A large weight takes a code that loads slower only where it saves this share of its bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One array to pack.
+
+    Attributes:
+        name: of the weight.
+        array: what is stored, in C order; for a lossy form already in that form.
+        fill: the value that is not stored, a scalar of the array's dtype.
+        stored: flat positions of all other values, bit for bit; ascending, at least one.
+        costs: bits that positions and values take under each code that may be used.
+    """
+
+    name: str
+    array: NDArray[Any]
+    fill: NDArray[Any]
+    stored: NDArray[np.int64]
+    costs: Mapping[PositionCode, int] = field(repr=False)
+
+    def bytes_under(self, code: PositionCode) -> float:
+        """What it takes in a stream of that code, the chain left out."""
+        return self.costs[code] / 8 + WEIGHT_BYTES
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Weights of one dtype and fill, coded together."""
+
+    code: PositionCode
+    items: tuple[Item, ...]
+
+    @property
+    def positions(self) -> Positions:
+        """Of all its weights, one after the other."""
+        starts = np.cumsum([0, *(item.array.size for item in self.items)])
+        at = [item.stored + start for item, start in zip(self.items, starts, strict=False)]
+        return Positions(int(starts[-1]), np.concatenate(at))
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The values at these positions."""
+        return np.concatenate([item.array.ravel()[item.stored] for item in self.items])
+
+
+def make_item(name: str, array: NDArray[Any], codes: Iterable[PositionCode]) -> Item:
+    """An array with its most frequent value as fill (for floats always +0.0), and what it costs."""
+    array = np.ascontiguousarray(array)
+    flat = array.reshape(-1).view(f"u{array.itemsize}")
+    fill = np.zeros((), flat.dtype)
+    if array.itemsize == 1 and flat.size:
+        fill = np.asarray(np.bincount(flat).argmax(), flat.dtype)
+    stored = np.flatnonzero(flat != fill).astype(np.int64)
+    if not stored.size:
+        stored = np.zeros(1, np.int64)  # a chain needs a value: the fill itself
+    positions = Positions(array.size, stored)
+    value_bits = array.itemsize * 8
+    costs = {}
+    for code in codes:
+        cost = code.cost(positions)
+        costs[code] = cost.bits + (stored.size + cost.fillers) * value_bits
+    return Item(name, array, fill.view(array.dtype), stored, costs)
+
+
+def codes_for(opset: int, kind: str = AUTO) -> tuple[PositionCode, ...]:
+    """The codes that an opset can decode: all, or those of one kind."""
+    return tuple(
+        code for code in ALL_CODES if opset >= code.min_opset and kind in {AUTO, code.name}
+    )
+
+
+def plan_streams(
+    items: Sequence[Item], chain_bytes: Mapping[PositionCode, int]
+) -> tuple[Stream, ...]:
+    """The streams of fewest bytes; weights that would not get smaller are in none.
+
+    Args:
+        items: what may be packed, in the model's order.
+        chain_bytes: what a chain of each code costs in the file beside its arrays.
+    """
+    streams: list[Stream] = []
+    groups: dict[tuple[str, bytes], list[Item]] = {}
+    for item in items:
+        if item.array.size >= LARGE_ELEMENTS:
+            streams.append(Stream(_quick_code(item), (item,)))
+        else:
+            groups.setdefault((item.array.dtype.str, item.fill.tobytes()), []).append(item)
+    for group in groups.values():
+        streams += _plan_group(group, chain_bytes)
+    return tuple(stream for stream in streams if _pays(stream, chain_bytes))
+
+
+def _quick_code(item: Item) -> PositionCode:
+    """The cheapest code, unless one that loads faster is nearly as small."""
+    best = min(item.costs, key=lambda code: item.costs[code])
+    for kind in (Delta, Bitmask):
+        quick = [code for code in item.costs if isinstance(code, kind)]
+        if quick:
+            code = min(quick, key=lambda code: item.costs[code])
+            margin = SLOWER_BYTES if isinstance(best, Rice) else SLOWER_BYTES / 3
+            if item.costs[code] <= item.costs[best] * (1 + margin):
+                return code
+    return best
+
+
+def _plan_group(items: Sequence[Item], chain_bytes: Mapping[PositionCode, int]) -> list[Stream]:
+    """Small weights of one dtype: the set of codes that is cheapest with one chain each.
+
+    Greedy: add or remove the code that saves most until none does.
+    """
+
+    def total(codes: tuple[PositionCode, ...]) -> float:
+        saved = sum(
+            min(item.array.nbytes, *(item.bytes_under(code) for code in codes)) for item in items
+        )
+        return saved + sum(chain_bytes[code] for code in codes)
+
+    chosen: tuple[PositionCode, ...] = ()
+    best = float(sum(item.array.nbytes for item in items))
+    while True:
+        trials = [(*chosen, code) for code in items[0].costs if code not in chosen]
+        trials += [
+            tuple(code for code in chosen if code != one) for one in chosen if len(chosen) > 1
+        ]
+        trial = min(trials, key=total, default=chosen)
+        if total(trial) >= best:
+            break
+        chosen, best = trial, total(trial)
+    members: dict[PositionCode, list[Item]] = {code: [] for code in chosen}
+    for item in items:
+        code = min(chosen, key=item.bytes_under, default=None)
+        if code is not None and item.bytes_under(code) < item.array.nbytes:
+            members[code].append(item)
+    return [Stream(code, part) for code, group in members.items() for part in _parts(group)]
+
+
+def _parts(items: Sequence[Item]) -> list[tuple[Item, ...]]:
+    """Runs of items of at most STREAM_ELEMENTS."""
+    parts: list[list[Item]] = []
+    elements = STREAM_ELEMENTS
+    for item in items:
+        if not parts or elements + item.array.size > STREAM_ELEMENTS:
+            parts.append([])
+            elements = 0
+        parts[-1].append(item)
+        elements += item.array.size
+    return [tuple(part) for part in parts]
+
+
+def _pays(stream: Stream, chain_bytes: Mapping[PositionCode, int]) -> bool:
+    spent = sum(item.bytes_under(stream.code) for item in stream.items)
+    dense = sum(item.array.nbytes for item in stream.items)
+    return spent + chain_bytes[stream.code] < dense

@@ -1,0 +1,245 @@
+"""Packed models in onnxruntime: the same bits as before, and nothing left to decode once loaded."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from onnxprune.model_io import load_model, model_bytes
+from passes.pack import PackWeightsPass, chain_nodes, packed_names, read_marks
+from passes.unpack import UnpackWeightsPass
+
+DTYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "float64": TensorProto.DOUBLE,
+    "int8": TensorProto.INT8,
+    "uint8": TensorProto.UINT8,
+}
+OPSETS = (7, 8, 9, 10, 11, 12, 13, 15, 17, 18, 21, 23, 24)
+
+
+def sparse(shape, density: float, dtype: str = "float32", seed: int = 0, fill: int = 0):
+    rng = np.random.default_rng(seed)
+    keep = rng.random(shape) < density
+    if dtype in {"int8", "uint8"}:
+        info = np.iinfo(dtype)
+        values = rng.integers(info.min, info.max + 1, shape).astype(dtype)
+        return np.where(keep, values, np.array(fill, dtype))
+    values = rng.standard_normal(shape).astype(getattr(ml_dtypes, dtype, dtype))
+    return np.where(keep, values, np.zeros((), values.dtype))
+
+
+def weights_model(weights: dict[str, np.ndarray], opset: int, ir_version: int = 8) -> ir.Model:
+    """A model that hands out its weights: each output is an input with a weight below it."""
+    nodes, outputs, tensors = [], [], []
+    for name, array in weights.items():
+        dtype = DTYPES[array.dtype.name]
+        tensors.append(helper.make_tensor(name, dtype, array.shape, array.tobytes(), raw=True))
+        nodes.append(helper.make_node("Concat", [f"{name}.in", name], [f"{name}.out"], axis=0))
+        outputs.append(
+            helper.make_tensor_value_info(f"{name}.out", dtype, [None, *array.shape[1:]])
+        )
+    inputs = [
+        helper.make_tensor_value_info(
+            f"{name}.in", DTYPES[array.dtype.name], [None, *array.shape[1:]]
+        )
+        for name, array in weights.items()
+    ]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, tensors)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version
+    )
+    return ir.from_proto(model)
+
+
+def folded(content: bytes, path: Path, level: str = "ORT_ENABLE_EXTENDED") -> ir.Model:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return load_model(path)
+
+
+def check(weights: dict[str, np.ndarray], model: ir.Model, tmp_path: Path, packed: set[str]):
+    """The graph that onnxruntime saves holds the weights, bit for bit, and no decoding step."""
+    assert set(packed_names(model)) == packed
+    marks = read_marks(model)
+    assert marks is not None
+    prefix = marks.prefix
+    content = model_bytes(model)
+    dense = ir.from_proto(onnx.ModelProto.FromString(content))
+    UnpackWeightsPass()(dense)
+    assert {
+        name: value.const_value.tobytes() for name, value in dense.graph.initializers.items()
+    } == {
+        **{
+            name: value.const_value.tobytes()
+            for name, value in model.graph.initializers.items()
+            if not name.startswith(prefix)
+        },
+        **{name: weights[name].tobytes() for name in packed},
+    }
+    onnx.checker.check_model(onnx.ModelProto.FromString(content))
+    saved = folded(content, tmp_path / "optimized.onnx")
+    assert not chain_nodes(saved, prefix)
+    assert not [name for name in saved.graph.initializers if name.startswith(prefix)]
+    for name, array in weights.items():
+        tensor = saved.graph.initializers[name].const_value
+        assert tensor is not None
+        assert tensor.shape.numpy() == array.shape
+        assert tensor.tobytes() == array.tobytes(), name
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("positions", ["bitmask", "delta", "rice"])
+def test_every_code_folds_wholly_in_every_opset(opset: int, positions: str, tmp_path: Path) -> None:
+    if positions != "bitmask" and opset < 9:
+        pytest.skip("opset 7 and 8 have no Scatter, which this code needs")
+    weights = {
+        "a": sparse((40, 300), 0.1, seed=1),
+        "b": sparse((7, 5, 3, 3), 0.3, seed=2),
+        "c": sparse((300, 70), 0.02, seed=3),
+        "d": np.zeros((30, 30), np.float32),
+        "tiny": sparse((2, 3), 0.5, seed=4),
+    }
+    model = weights_model(weights, opset)
+    PackWeightsPass(positions)(model)
+    check(weights, model, tmp_path, set(weights) - {"tiny"})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("positions", ["bitmask", "delta", "rice"])
+def test_every_dtype_comes_back_bit_for_bit(dtype: str, positions: str, tmp_path: Path) -> None:
+    weights = {
+        "a": sparse((64, 200), 0.1, dtype, seed=1, fill=3),
+        "b": sparse((100, 90), 0.25, dtype, seed=2, fill=3),
+    }
+    if dtype.startswith(("float", "bfloat")):
+        weights["a"][0, :4] = [-0.0, np.nan, np.inf, 5e-8]
+    model = weights_model(weights, 21 if dtype == "bfloat16" else 13, ir_version=10)
+    PackWeightsPass(positions)(model)
+    check(weights, model, tmp_path, {"a", "b"})
+
+
+def test_auto_takes_what_is_smallest(tmp_path: Path) -> None:
+    weights = {"w": sparse((300, 400), 0.1)}
+    sizes = {}
+    for positions in ("auto", "bitmask", "delta", "rice"):
+        model = weights_model(weights, 17)
+        PackWeightsPass(positions)(model)
+        sizes[positions] = len(model_bytes(model))
+        check(weights, model, tmp_path, {"w"})
+    assert sizes["auto"] == min(sizes.values())
+    assert len(set(sizes.values())) == 3
+
+
+def test_passing_twice_changes_nothing_more() -> None:
+    model = weights_model({"w": sparse((300, 400), 0.1)}, 17)
+    assert PackWeightsPass()(model).modified
+    content = model_bytes(model)
+    assert not PackWeightsPass()(model).modified
+    assert model_bytes(model) == content
+
+
+def test_names_never_collide(tmp_path: Path) -> None:
+    weights = {"~0": sparse((300, 400), 0.1), "~~1": sparse((300, 400), 0.1, seed=1)}
+    model = weights_model(weights, 17)
+    PackWeightsPass()(model)
+    marks = read_marks(model)
+    assert marks is not None
+    assert marks.prefix == "~~~"
+    check(weights, model, tmp_path, set(weights))
+
+
+def test_dense_weights_stay_and_nothing_is_claimed() -> None:
+    model = weights_model({"w": sparse((300, 400), 1.0)}, 17)
+    before = model_bytes(model)
+    assert not PackWeightsPass()(model).modified
+    assert model_bytes(model) == before
+
+
+def test_what_the_caller_may_override_stays() -> None:
+    for ir_version, stays in ((3, False), (8, True)):
+        model = weights_model({"w": sparse((300, 400), 0.1)}, 9, ir_version)
+        model.graph.inputs.append(model.graph.initializers["w"])
+        PackWeightsPass()(model)
+        assert (packed_names(model) == ()) == stays
+        onnx.checker.check_model(onnx.ModelProto.FromString(model_bytes(model)))
+
+
+@pytest.mark.parametrize("ir_version", [4, 8, 10])
+def test_unpacking_gives_the_file_back(ir_version: int) -> None:
+    weights = {
+        "a": sparse((40, 300), 0.1, seed=1),
+        "dense": sparse((30, 30), 1, seed=2),
+        "b": sparse((300, 70), 0.02, seed=3),
+        "small": sparse((2, 3), 0.5, seed=4),
+        "c": sparse((300, 70), 0.5, "float16", seed=3),
+    }
+    model = weights_model(weights, 17, ir_version)
+    before = model_bytes(model)
+    assert PackWeightsPass()(model).modified
+    assert len(model_bytes(model)) < len(before)
+    UnpackWeightsPass()(model)
+    assert model_bytes(model) == before
+
+
+def test_unpacking_a_model_that_is_not_packed_is_refused() -> None:
+    with pytest.raises(ir.passes.PreconditionError, match="not packed"):
+        UnpackWeightsPass()(weights_model({"w": sparse((300, 400), 0.1)}, 17))
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (64, 1), (257, 255), (2, 3, 5, 7, 11)])
+@pytest.mark.parametrize("opset", [9, 13])
+def test_odd_shapes(shape: tuple[int, ...], opset: int, tmp_path: Path) -> None:
+    weights = {
+        f"w{number}": sparse((16 * shape[0], *shape[1:]), density, seed=number)
+        for number, density in enumerate((0.003, 0.05, 0.4))
+    }
+    for positions in ("bitmask", "delta", "rice"):
+        model = weights_model(weights, opset)
+        PackWeightsPass(positions)(model)
+        check(weights, model, tmp_path, set(packed_names(model)))
+
+
+def test_a_stream_past_what_float_counts_exactly(tmp_path: Path) -> None:
+    """More than 2^24 elements in an opset whose running sums are products with triangles."""
+    weights = {"w": np.zeros((4097, 4097), np.float32)}
+    rng = np.random.default_rng(0)
+    weights["w"].ravel()[rng.integers(0, 4097**2, 30_000)] = 1.5
+    weights["w"][-1, -1] = 2
+    model = weights_model(weights, 9)
+    PackWeightsPass()(model)
+    check(weights, model, tmp_path, {"w"})
+
+
+def test_every_level_of_optimization_computes_the_same() -> None:
+    weights = {"a": sparse((64, 200), 0.1), "b": sparse((100, 90), 0.5, seed=1)}
+    model = weights_model(weights, 17)
+    PackWeightsPass()(model)
+    feeds = {f"{name}.in": array[:1] for name, array in weights.items()}
+    for level, (name, array) in itertools.product(
+        ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL"), weights.items()
+    ):
+        options = ort.SessionOptions()
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_{level}")
+        session = ort.InferenceSession(model_bytes(model), options)
+        (output,) = session.run([f"{name}.out"], feeds)
+        assert output[1:].tobytes() == array.tobytes()
+
+
+def test_old_opsets_are_refused_with_a_way_out() -> None:
+    model = weights_model({"w": sparse((300, 400), 0.1)}, 6)
+    with pytest.raises(ir.passes.PreconditionError, match=r"opset 6.*--opset"):
+        PackWeightsPass()(model)
