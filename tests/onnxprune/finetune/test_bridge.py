@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.finetune.bridge import UnsupportedError, supported, to_torch, write_back
+from onnxprune.finetune.bridge.listing import listing
 
 F32 = TensorProto.FLOAT
 
@@ -363,6 +366,8 @@ def test_wrong_inputs_are_said_in_a_sentence() -> None:
 
 
 def test_the_documented_list_is_what_is_registered() -> None:
+    page = Path(__file__).parents[3] / "docs" / "bridge.md"
+    assert page.read_text() == listing()
     names = {name for domain, name in supported() if not domain}
     assert {"Conv", "LSTM", "Attention", "Resize", "If", "DequantizeLinear"} <= names
     assert ("com.microsoft", "FusedMatMul") in supported()
