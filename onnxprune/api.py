@@ -11,6 +11,7 @@ from onnxprune.compress import compress, search
 from onnxprune.data import load_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
+from onnxprune.in_memory import ModelSource, model_file, run_on_file, run_on_files
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
@@ -50,24 +51,28 @@ __all__ = [
 PathLike = str | Path
 
 
-def inspect(model: PathLike, *, embeddings: bool = False) -> Report:
+def inspect(model: ModelSource, *, embeddings: bool = False) -> Report:
     """What can be pruned in a model, how sparse it is now, and why the rest is skipped.
 
     Args:
-        model: path of an ONNX file.
+        model: path of an ONNX file, or a model in memory.
         embeddings: count embeddings among the weights.
 
     Raises:
         ModelError: when the model cannot be read.
     """
-    loaded = load_model(model)
-    collection = collect_weights(loaded, embeddings=embeddings)
-    return _report("inspect", Path(model), loaded, collection)
+
+    def job(path: Path) -> Report:
+        loaded = load_model(path)
+        collection = collect_weights(loaded, embeddings=embeddings)
+        return _report("inspect", path, loaded, collection)
+
+    return run_on_file(model, job)
 
 
 def prune(
-    model: PathLike,
-    output: PathLike,
+    model: ModelSource,
+    output: PathLike | None = None,
     *,
     sparsity: float | None = None,
     plan: PathLike | None = None,
@@ -79,8 +84,8 @@ def prune(
     """Prune by magnitude in one pass and write the model, dense with zeros.
 
     Args:
-        model: path of an ONNX file.
-        output: path to write.
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        output: path to write; with None the model made is in the report's ``output``.
         sparsity: share of all prunable weights to set to zero, 0 to 1.
         plan: JSON file with sparsity by weight or node name, instead of ``sparsity``.
         allocation: how ``sparsity`` is shared: the same everywhere, or one global threshold.
@@ -91,22 +96,25 @@ def prune(
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
     """
-    source = Path(model)
-    check_parent(Path(output))
-    loaded = load_model(source)
-    found = collect_weights(loaded, embeddings=embeddings)
-    collection = select(found, nodes_to_exclude, op_types_to_prune)
-    chosen = _plan(collection, sparsity, plan, allocation)
-    run_pass(PruneByMagnitudePass(chosen.keep), loaded)
-    save_model(loaded, output)
-    methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
-    return _report("prune", source, loaded, collection, methods=methods)
+
+    def job(source: Path, target: Path) -> Report:
+        check_parent(target)
+        loaded = load_model(source)
+        found = collect_weights(loaded, embeddings=embeddings)
+        collection = select(found, nodes_to_exclude, op_types_to_prune)
+        chosen = _plan(collection, sparsity, plan, allocation)
+        run_pass(PruneByMagnitudePass(chosen.keep), loaded)
+        save_model(loaded, target)
+        methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
+        return _report("prune", source, loaded, collection, methods=methods)
+
+    return run_on_files(model, output, job)
 
 
 def finetune(
-    model: PathLike,
+    model: ModelSource,
     data: DataSource,
-    output: PathLike,
+    output: PathLike | None = None,
     recipe: Recipe | None = None,
     **options: Any,
 ) -> Report:
@@ -122,12 +130,16 @@ def finetune(
         raise RecipeError(msg)
     from onnxprune.finetune import run
 
-    return run.finetune(model, data, output, recipe, **options)
+    return run_on_files(
+        model,
+        output,
+        lambda source, target: run.finetune(source, data, target, recipe, **options),
+    )
 
 
 def pack(
-    model: PathLike,
-    output: PathLike,
+    model: ModelSource,
+    output: PathLike | None = None,
     *,
     values: str = "keep",
     positions: str = "auto",
@@ -143,8 +155,8 @@ def pack(
     """Write a model whose sparse weights standard operators expand when it is loaded.
 
     Args:
-        model: path of an ONNX file.
-        output: path to write.
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        output: path to write; with None the model made is in the report's ``output``.
         values: how values are stored: ``keep``, bit for bit; or with a loss, which is then measured
             on ``data`` and reported: ``float16``, ``int8`` (a scale for each output channel), or
             ``codebookK`` with K of 2 to 256 values for each weight.
@@ -163,26 +175,31 @@ def pack(
     """
     options = PackOptions(values, positions, runtime, opset, freeze_inputs, large)
     check = Check(data, samples, seed, threads)
-    return pack_model(Path(model), Path(output), options, check)
+    return run_on_files(
+        model, output, lambda source, target: pack_model(source, target, options, check)
+    )
 
 
-def unpack(model: PathLike, output: PathLike) -> Report:
+def unpack(model: ModelSource, output: PathLike | None = None) -> Report:
     """Write the dense model with zeros that a packed model stands for, bit for bit.
 
     Raises:
         ModelError: when the model cannot be read, is not packed or is damaged.
         OutputError: when the result cannot be written.
     """
-    source = Path(model)
-    check_parent(Path(output))
-    loaded = load_model(source)
-    run_pass(UnpackWeightsPass(), loaded)
-    save_model(loaded, output)
-    return _report("unpack", source, loaded, collect_weights(loaded))
+
+    def job(source: Path, target: Path) -> Report:
+        check_parent(target)
+        loaded = load_model(source)
+        run_pass(UnpackWeightsPass(), loaded)
+        save_model(loaded, target)
+        return _report("unpack", source, loaded, collect_weights(loaded))
+
+    return run_on_files(model, output, job)
 
 
 def encode(
-    model: PathLike,
+    model: ModelSource,
     output: PathLike,
     *,
     encoding: str = hardware.AUTO,
@@ -191,23 +208,27 @@ def encode(
     """Write the weights of a model as a blob for hardware.
 
     Args:
-        model: path of an ONNX file.
-        output: path to write.
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        output: path of the blob to write.
         encoding: its name, or ``auto`` for the fewest bytes of each weight.
         embeddings: encode embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
     """
-    source, target = Path(model), Path(output)
+    target = Path(output)
     hardware.check_encoding(encoding)
     check_parent(target)
-    loaded = load_model(source)
-    collection = collect_weights(loaded, embeddings=embeddings)
-    hardware.write_weights(collection.weights, target, encoding)
-    weights = hardware.with_blob(weight_reports(collection.weights), target)
-    totals = totals_of(weights, blob_bytes=target.stat().st_size)
-    return _report("encode", source, loaded, collection, weights=weights, totals=totals)
+
+    def job(source: Path) -> Report:
+        loaded = load_model(source)
+        collection = collect_weights(loaded, embeddings=embeddings)
+        hardware.write_weights(collection.weights, target, encoding)
+        weights = hardware.with_blob(weight_reports(collection.weights), target)
+        totals = totals_of(weights, blob_bytes=target.stat().st_size)
+        return _report("encode", source, loaded, collection, weights=weights, totals=totals)
+
+    return run_on_file(model, job)
 
 
 def decode(blob: PathLike, output: PathLike) -> None:
@@ -221,7 +242,7 @@ def decode(blob: PathLike, output: PathLike) -> None:
 
 
 def estimate(
-    source: PathLike, *, memory: str = "ddr4-2400", encoding: str = hardware.AUTO
+    source: ModelSource, *, memory: str = "ddr4-2400", encoding: str = hardware.AUTO
 ) -> Report:
     """The cycles that fetching each weight of a model or a blob takes, against dense.
 
@@ -230,31 +251,36 @@ def estimate(
     """
     hardware.check_encoding(encoding)
     spec = hardware.find_memory(memory)
-    path = Path(source)
-    if hardware.is_blob(path):
-        weights = hardware.blob_weights(path, spec)
-        model = describe_file(path)
-        return Report(
-            "estimate",
-            model,
-            weights=weights,
-            totals=totals_of(weights),
-            memory=hardware.describe(spec),
+
+    def job(path: Path) -> Report:
+        if hardware.is_blob(path):
+            weights = hardware.blob_weights(path, spec)
+            model = describe_file(path)
+            return Report(
+                "estimate",
+                model,
+                weights=weights,
+                totals=totals_of(weights),
+                memory=hardware.describe(spec),
+            )
+        loaded = load_model(path)
+        collection = collect_weights(loaded)
+        weights = hardware.with_fetch(
+            hardware.with_encoding(
+                weight_reports(collection.weights), collection.weights, encoding
+            ),
+            spec,
         )
-    loaded = load_model(path)
-    collection = collect_weights(loaded)
-    weights = hardware.with_fetch(
-        hardware.with_encoding(weight_reports(collection.weights), collection.weights, encoding),
-        spec,
-    )
-    return _report(
-        "estimate", path, loaded, collection, weights=weights, memory=hardware.describe(spec)
-    )
+        return _report(
+            "estimate", path, loaded, collection, weights=weights, memory=hardware.describe(spec)
+        )
+
+    return run_on_file(source, job)
 
 
 def verify(
-    reference: PathLike,
-    candidate: PathLike,
+    reference: ModelSource,
+    candidate: ModelSource,
     *,
     data: DataSource | None = None,
     samples: int = 8,
@@ -266,8 +292,8 @@ def verify(
     """Compare the outputs of two models in onnxruntime.
 
     Args:
-        reference: path of the model that is right.
-        candidate: path of the model to compare with it.
+        reference: the model that is right, by path or in memory.
+        candidate: the model to compare with it, likewise.
         data: what to run; seeded random inputs when None.
         samples: how many random samples.
         rtol: relative tolerance; with ``atol`` zero too, outputs must be equal bit for bit.
@@ -278,26 +304,32 @@ def verify(
     Raises:
         ModelError, DataError: when a model or the data cannot be used.
     """
-    path = Path(reference)
-    loaded = load_model(path)
-    load_model(candidate)
-    sessions = [Session(Path(model), threads=threads) for model in (reference, candidate)]
-    specs = sessions[0].inputs
-    if sessions[1].inputs != specs or sessions[1].outputs != sessions[0].outputs:
-        msg = f"'{reference}' and '{candidate}' differ in their inputs or outputs; compare models of one interface"
-        raise ModelError(msg)
-    loaded_data = (
-        random_samples(sessions[0], samples, seed) if data is None else load_data(data, specs)
-    )
-    warnings = () if data is not None else ("compared on random inputs; give --data for real ones",)
-    verification = compare_models(sessions[0], sessions[1], loaded_data, rtol=rtol, atol=atol)
-    return Report(
-        "verify",
-        describe_model(path, loaded),
-        seed=seed,
-        verification=verification,
-        warnings=warnings,
-    )
+
+    def job(path: Path, other: Path) -> Report:
+        loaded = load_model(path)
+        load_model(other)
+        sessions = [Session(model, threads=threads) for model in (path, other)]
+        specs = sessions[0].inputs
+        if sessions[1].inputs != specs or sessions[1].outputs != sessions[0].outputs:
+            msg = f"'{path}' and '{other}' differ in their inputs or outputs; compare models of one interface"
+            raise ModelError(msg)
+        loaded_data = (
+            random_samples(sessions[0], samples, seed) if data is None else load_data(data, specs)
+        )
+        warnings = (
+            () if data is not None else ("compared on random inputs; give --data for real ones",)
+        )
+        verification = compare_models(sessions[0], sessions[1], loaded_data, rtol=rtol, atol=atol)
+        return Report(
+            "verify",
+            describe_model(path, loaded),
+            seed=seed,
+            verification=verification,
+            warnings=warnings,
+        )
+
+    with model_file(candidate) as other:
+        return run_on_file(reference, lambda path: job(path, other))
 
 
 def _plan(

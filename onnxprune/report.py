@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations when a report is read back
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnxprune
@@ -151,7 +151,11 @@ class TargetReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a command has to say; see ``docs/reference/report.md`` for the JSON form."""
+    """Everything that a command has to say; see ``docs/reference/report.md`` for the JSON form.
+
+    ``output`` is the model that was made, an ``onnx_ir.Model``, where no path was given to write it
+    to; it has no place in the JSON form.
+    """
 
     command: str
     model: ModelReport
@@ -167,6 +171,7 @@ class Report:
     methods: Mapping[str, str] | None = None
     warnings: tuple[str, ...] = ()
     timings_s: Mapping[str, float] | None = None
+    output: Any = field(default=None, compare=False, repr=False)
     schema_version: int = SCHEMA_VERSION
     tool_version: str = onnxprune.__version__
 
@@ -212,7 +217,7 @@ def describe_file(path: Path) -> ModelReport:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
+        pairs = ((f.name, getattr(value, f.name)) for f in fields(value) if f.name != "output")
         return {name: _plain(item) for name, item in pairs if item is not None}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

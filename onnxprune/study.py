@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxprune.data import load_data
@@ -13,6 +13,7 @@ from onnxprune.evaluate import Evaluator, split
 from onnxprune.model_io import load_model, model_bytes
 from onnxprune.paired import Drop, paired_drop
 from onnxprune.plan import masks_of
+from onnxprune.report import ModelReport, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
 from passes.apply import ApplyMasksPass
@@ -43,6 +44,7 @@ class Study:
         evaluator: scores candidates on the search part.
         threads: of onnxruntime.
         data_fingerprint: of the whole data.
+        described: the dense model, for the report.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Study:
     evaluator: Evaluator
     threads: int | None
     data_fingerprint: str
+    described: ModelReport
 
     def drop_of(self, keep: Mapping[str, int]) -> Drop:
         """The drop on the search part when each weight keeps so many elements by magnitude."""
@@ -75,7 +78,12 @@ class Study:
 
 
 def open_study(
-    path: Path, data: DataSource, recipe: Recipe, *, threads: int | None = None
+    path: Path,
+    data: DataSource,
+    recipe: Recipe,
+    *,
+    threads: int | None = None,
+    label: str | None = None,
 ) -> Study:
     """Read model and data, deal the data by the recipe's seed, and score the dense model.
 
@@ -105,4 +113,5 @@ def open_study(
         evaluator=Evaluator(dense, search, recipe.data.metric),
         threads=threads,
         data_fingerprint=samples.fingerprint(),
+        described=replace(describe_model(path, model), path=label or str(path)),
     )
