@@ -86,10 +86,15 @@ def model_bytes(model: ir.Model) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
+def data_files(model: ir.Model) -> tuple[Path, ...]:
+    """The data files that a model was read from, beside its own."""
+    files: tuple[Path, ...] = model.meta.get(DATA_FILES, ())
+    return files
+
+
 def file_bytes(path: str | Path, model: ir.Model) -> int:
     """The bytes of the file that a model was read from, and of its data files."""
-    files: tuple[Path, ...] = model.meta.get(DATA_FILES, ())
-    return Path(path).stat().st_size + sum(file.stat().st_size for file in files)
+    return Path(path).stat().st_size + sum(file.stat().st_size for file in data_files(model))
 
 
 def _to_proto(model: ir.Model, data: DataFiles) -> onnx.ModelProto:

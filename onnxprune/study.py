@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.data import load_data
 from onnxprune.errors import DataError
 from onnxprune.evaluate import Evaluator, split
-from onnxprune.model_io import load_model
+from onnxprune.model_io import data_files, load_model, save_model
 from onnxprune.paired import Drop, paired_drop
 from onnxprune.plan import masks_of
 from onnxprune.runtime import Session
@@ -18,14 +20,14 @@ from onnxprune.selection import select
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from onnxprune.data import Dataset, DataSource
     from onnxprune.recipe import Recipe
-    from passes.weights import Collection
+    from passes.weights import Collection, Weight
 
 MIN_SAMPLES = 10
 
@@ -61,18 +63,49 @@ class Study:
             name: by_name[name].masked(mask)
             for name, mask in masks_of(self.collection.weights, keep).items()
         }
-        candidate = Session(self.path, overrides=overrides, threads=self.threads)
-        return paired_drop(self.evaluator.baseline, self.evaluator.scores(candidate))
+        return paired_drop(self.evaluator.baseline, self.evaluator.scores(self._session(overrides)))
+
+    def _session(self, arrays: Mapping[str, NDArray[Any]]) -> Session:
+        """The model with other arrays in the place of some weights.
+
+        onnxruntime takes them as they are for initializers of the main graph; for weights in
+        Constant nodes, bodies and functions the model is written with them.
+        """
+        by_name = {weight.name: weight for weight in self.collection.weights}
+        if all(_is_main_initializer(by_name[name], self.model) for name in arrays):
+            return Session(self.path, overrides=arrays, threads=self.threads)
+        changed = load_model(self.path)
+        for weight in collect_weights(changed, embeddings=True).weights:
+            if weight.name in arrays:
+                weight.assign(arrays[weight.name])
+        with tempfile.TemporaryDirectory() as folder:
+            candidate = Path(folder) / "candidate.onnx"
+            save_model(changed, candidate)
+            return Session(candidate, threads=self.threads)
 
     def identity(self, recipe: Recipe) -> dict[str, str]:
         """What a journal must match to be resumed: model, data, and all that shapes the search."""
         settings = recipe.model_dump(mode="json")
         del settings["search"]["trials"]  # a search may be continued with more trials
         return {
-            "model": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "model": _fingerprint([self.path, *data_files(self.model)]),
             "data": self.data_fingerprint,
             **{f"recipe.{name}": json.dumps(value) for name, value in settings.items()},
         }
+
+
+def _is_main_initializer(weight: Weight, model: ir.Model) -> bool:
+    return weight.place == "initializer" and weight.graph is model.graph
+
+
+def _fingerprint(files: Sequence[Path]) -> str:
+    """SHA-256 over the bytes of files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def open_study(
