@@ -106,7 +106,8 @@ def prune(
         run_pass(PruneByMagnitudePass(chosen.keep), loaded)
         save_model(loaded, target)
         methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
-        return _report("prune", source, loaded, collection, methods=methods)
+        warnings = _filled_warnings(collection, chosen)
+        return _report("prune", source, loaded, collection, methods=methods, warnings=warnings)
 
     return run_on_files(model, output, job)
 
@@ -348,6 +349,23 @@ def _plan(
     if allocation == "uniform":
         return Plan(uniform(elements, sparsity), elements)
     return Plan(global_keep(collection.weights, sparsity), elements)
+
+
+def _filled_warnings(collection: Collection, plan: Plan) -> tuple[str, ...]:
+    """What to know of weights that one number filled: pruned, they take their place in the file."""
+    grown = [
+        weight
+        for weight in collection.weights
+        if weight.place == "fill" and plan.keep.get(weight.name, weight.elements) < weight.elements
+    ]
+    if not grown:
+        return ()
+    size = sum(weight.elements * weight.dtype.itemsize for weight in grown)
+    sentence = (
+        f"{len(grown)} weights that ConstantOfShape filled with one number now take {size} bytes in the "
+        "file; leave them out with --nodes-to-exclude if it should stay small"
+    )
+    return (sentence,)
 
 
 def _report(
