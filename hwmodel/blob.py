@@ -3,32 +3,37 @@
 ::
 
     0   8   magic  89 53 57 42 0D 0A 1A 0A
-    8   4   version, 1
-    12  4   CRC32 of the index
-    16  8   offset of the index
+    8   4   version, 2
+    12  4   CRC32 of bytes 16 to 63 and of the index
+    16  8   offset of the index, a multiple of 64
     24  8   length of the index; it ends the file
-    32  32  zero
+    32  4   number of tensors
+    36  28  zero
     64      segments, each at a multiple of 64 bytes; the bytes between are zero
-    ...     index: JSON in UTF-8
+    ...     index, see :mod:`hwmodel.blob_index`
 
-The index is an object with ``tensors``, a list in file order of ``name``, ``shape``, ``dtype``,
-``zero_point``, ``encoding``, ``config`` and ``segments``; a segment has ``name``, ``offset``, ``bytes`` and
-``crc32``. All numbers are little-endian. The index stands last so that tensors can be written one
-by one as they are encoded.
+All numbers are little-endian. The index stands last so that tensors can be written one by one as
+they are encoded. ``docs/blob-format.md`` describes everything to the bit.
 """
 
 from __future__ import annotations
 
-import json
 import mmap
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, final
 
-from hwmodel.encodings import get_encoding
+from hwmodel.blob_index import (
+    ALIGNMENT,
+    MAX_EXPANSION,
+    BlobTensor,
+    Segment,
+    check_writable,
+    read_index,
+    write_index,
+)
 from hwmodel.errors import BlobError
-from hwmodel.tensor import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,13 +42,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hwmodel.encoding import Encoding
+    from hwmodel.tensor import TensorSpec
 
 MAGIC = b"\x89SWB\r\n\x1a\n"
-VERSION = 1
-ALIGNMENT = 64
-PREAMBLE = struct.Struct("<8sIIQQ")
-MAX_EXPANSION = 2**16
-"""A tensor may declare at most so many times the bytes that stand before the index."""
+VERSION = 2
+PREAMBLE = struct.Struct("<8sIIQQI28x")
+CHECKED = 16
+"""Bytes of the preamble before this one are not in its checksum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,30 +60,6 @@ class BlobEntry:
     encoding: Encoding
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Where a segment lies in the file."""
-
-    name: str
-    offset: int
-    bytes: int
-    crc32: int
-
-
-@dataclass(frozen=True)
-class BlobTensor:
-    """A tensor in a blob."""
-
-    spec: TensorSpec
-    encoding: Encoding
-    segments: tuple[Segment, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all its segments, without alignment."""
-        return sum(segment.bytes for segment in self.segments)
-
-
 def write_blob(file: BinaryIO, entries: Iterable[BlobEntry]) -> None:
     """Write a blob, one tensor at a time; the same entries give the same bytes.
 
@@ -87,27 +68,33 @@ def write_blob(file: BinaryIO, entries: Iterable[BlobEntry]) -> None:
         entries: tensors with names that differ; only one is held at a time.
 
     Raises:
-        ValueError: when a name comes twice.
+        ValueError: when a name comes twice, or a tensor cannot be stored as it should.
     """
     file.write(bytes(ALIGNMENT))  # the preamble's place
-    tensors: dict[str, dict[str, Any]] = {}
-    position = ALIGNMENT
+    tensors: dict[str, BlobTensor] = {}
+    position, declared = ALIGNMENT, 0
     for entry in entries:
         if entry.spec.name in tensors:
             msg = f"tensor names must differ, found '{entry.spec.name}' twice"
             raise ValueError(msg)
+        check_writable(entry.spec)
         segments = []
         for name, data in entry.encoding.encode(entry.array, entry.spec).items():
-            segments.append(Segment(name, position, len(data), zlib.crc32(data)))
+            place = position if data else 0
+            segments.append(Segment(name, place, len(data), zlib.crc32(data)))
             position += file.write(data)
             position += file.write(bytes(-position % ALIGNMENT))
-        tensors[entry.spec.name] = _describe(
-            BlobTensor(entry.spec, entry.encoding, tuple(segments))
-        )
-    index = json.dumps({"tensors": list(tensors.values())}, separators=(",", ":")).encode()
+        tensors[entry.spec.name] = BlobTensor(entry.spec, entry.encoding, tuple(segments))
+        declared += entry.spec.dense_bytes
+    # a reader believes no more than so many bytes of arrays for each byte that is there
+    position += file.write(bytes(max(0, -(-declared // MAX_EXPANSION) - position)))
+    position += file.write(bytes(-position % ALIGNMENT))
+    index = write_index(list(tensors.values()))
     file.write(index)
+    preamble = PREAMBLE.pack(MAGIC, VERSION, 0, position, len(index), len(tensors))
+    checksum = zlib.crc32(index, zlib.crc32(preamble[CHECKED:]))
     file.seek(0)
-    file.write(PREAMBLE.pack(MAGIC, VERSION, zlib.crc32(index), position, len(index)))
+    file.write(PREAMBLE.pack(MAGIC, VERSION, checksum, position, len(index), len(tensors)))
 
 
 @final
@@ -120,8 +107,27 @@ class Blob:
 
     def __init__(self, content: mmap.mmap) -> None:
         self._content = content
-        self.tensors: tuple[BlobTensor, ...] = _read_index(content)
+        self.tensors: tuple[BlobTensor, ...] = _read_tensors(content)
         self._by_name = {tensor.spec.name: tensor for tensor in self.tensors}
+
+    def find(self, name: str) -> BlobTensor:
+        """A tensor by name.
+
+        Raises:
+            BlobError: when there is no such tensor.
+        """
+        if name not in self._by_name:
+            msg = f"there is no tensor '{name}'; it holds {', '.join(self._by_name) or 'none'}"
+            raise BlobError(msg)
+        return self._by_name[name]
+
+    def segments(self, name: str) -> dict[str, bytes]:
+        """The segments of a tensor, their checksums right.
+
+        Raises:
+            BlobError: when there is no such tensor, or one is damaged.
+        """
+        return {one.name: self._segment(name, one) for one in self.find(name).segments}
 
     def read(self, name: str) -> NDArray[Any]:
         """Decode one tensor; nothing else of the file is read.
@@ -129,24 +135,52 @@ class Blob:
         Raises:
             BlobError: when there is no such tensor, or its segments are damaged.
         """
-        if name not in self._by_name:
-            msg = f"there is no tensor '{name}'; it holds {', '.join(self._by_name)}"
-            raise BlobError(msg)
-        tensor = self._by_name[name]
-        segments = {}
-        for segment in tensor.segments:
-            data = self._content[segment.offset : segment.offset + segment.bytes]
-            if zlib.crc32(data) != segment.crc32:
-                msg = (
-                    f"segment '{segment.name}' of tensor '{name}' is damaged (its checksum differs)"
-                )
-                raise BlobError(msg)
-            segments[segment.name] = data
+        tensor = self.find(name)
         try:
-            return tensor.encoding.decode(segments, tensor.spec)
+            return tensor.encoding.decode(self.segments(name), tensor.spec)
         except BlobError as error:
             msg = f"tensor '{name}' is damaged: {error}"
             raise BlobError(msg) from error
+
+    def read_chunk(self, name: str, chunk: int) -> NDArray[Any]:
+        """Decode one chunk of a tensor; of its data only the bytes of the chunk are read.
+
+        Header, codebook and pointers are checked by their checksums; the chunk itself only by what
+        it says, because the data's checksum covers all chunks.
+
+        Args:
+            name: of the tensor.
+            chunk: its number, from 0.
+
+        Returns:
+            Values ``(elements of the chunk,)`` in stored order; which elements they are,
+            ``encoding.chunk_bounds(spec)`` tells.
+
+        Raises:
+            BlobError: when there is no such tensor or chunk, or it is damaged.
+        """
+        tensor = self.find(name)
+        spec, encoding = tensor.spec, tensor.encoding
+        *tables, data = tensor.segments
+        try:
+            segments = {one.name: self._segment(name, one) for one in tables}
+            starts = encoding.chunk_bytes(spec, segments, data.bytes)
+            if not 0 <= chunk < starts.size - 1:
+                msg = f"it has chunks 0 to {starts.size - 2}, there is no chunk {chunk}"
+                raise BlobError(msg)
+            first, last = (data.offset + int(starts[chunk + i]) for i in (0, 1))
+            segments["data"] = self._content[first:last]
+            return encoding.decode_chunk(segments, spec, chunk)
+        except BlobError as error:
+            msg = f"tensor '{name}': {error}"
+            raise BlobError(msg) from error
+
+    def _segment(self, name: str, segment: Segment) -> bytes:
+        data = self._content[segment.offset : segment.offset + segment.bytes]
+        if zlib.crc32(data) != segment.crc32:
+            msg = f"segment '{segment.name}' of tensor '{name}' is damaged (its checksum differs)"
+            raise BlobError(msg)
+        return data
 
     def __enter__(self) -> Self:
         return self
@@ -180,63 +214,20 @@ def is_blob(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def _describe(tensor: BlobTensor) -> dict[str, Any]:
-    return {
-        **asdict(tensor.spec),
-        "encoding": tensor.encoding.name,
-        "config": tensor.encoding.to_config(),
-        "segments": [asdict(segment) for segment in tensor.segments],
-    }
-
-
-def _read_index(content: mmap.mmap) -> tuple[BlobTensor, ...]:
-    magic, version, checksum, offset, length = PREAMBLE.unpack(content[: PREAMBLE.size])
+def _read_tensors(content: mmap.mmap) -> tuple[BlobTensor, ...]:
+    preamble = content[: PREAMBLE.size]
+    magic, version, checksum, offset, length, count = PREAMBLE.unpack(preamble)
     if magic != MAGIC:
         msg = "it is not a weight blob: its first bytes are not those of one"
         raise BlobError(msg)
     if version != VERSION:
         msg = f"it has version {version} of the format; this release reads version {VERSION}"
         raise BlobError(msg)
-    if offset + length != len(content):
+    if offset + length != len(content) or offset < ALIGNMENT or offset % ALIGNMENT:
         msg = f"it is truncated or damaged: its index should end at byte {offset + length}, it has {len(content)}"
         raise BlobError(msg)
     index = content[offset : offset + length]
-    if zlib.crc32(index) != checksum:
+    if zlib.crc32(index, zlib.crc32(preamble[CHECKED:])) != checksum:
         msg = "its index is damaged (the checksum differs)"
         raise BlobError(msg)
-    try:
-        tensors = tuple(_read_tensor(record, offset) for record in json.loads(index)["tensors"])
-    except BlobError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        msg = f"its index is damaged ({type(error).__name__}: {error})"
-        raise BlobError(msg) from error
-    if len({tensor.spec.name for tensor in tensors}) < len(tensors):
-        msg = "its index names a tensor twice"
-        raise BlobError(msg)
-    return tensors
-
-
-def _read_tensor(record: dict[str, Any], end: int) -> BlobTensor:
-    shape = tuple(_natural(size) for size in record["shape"])
-    spec = TensorSpec(str(record["name"]), shape, record["dtype"], record["zero_point"])
-    segments = tuple(
-        Segment(str(s["name"]), _natural(s["offset"]), _natural(s["bytes"]), _natural(s["crc32"]))
-        for s in record["segments"]
-    )
-    for segment in segments:
-        inside = ALIGNMENT <= segment.offset <= segment.offset + segment.bytes <= end
-        if not inside or segment.offset % ALIGNMENT:
-            msg = f"segment '{segment.name}' of tensor '{spec.name}' lies outside the data or is not aligned"
-            raise BlobError(msg)
-    if spec.dense_bytes > MAX_EXPANSION * end:
-        msg = f"tensor '{spec.name}' declares {spec.dense_bytes} bytes, more than a blob of {end} bytes can hold"
-        raise BlobError(msg)
-    return BlobTensor(spec, get_encoding(record["encoding"], record["config"]), segments)
-
-
-def _natural(number: Any) -> int:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        msg = f"expected a natural number, found {number!r}"
-        raise BlobError(msg)
-    return number
+    return read_index(index, count, offset)

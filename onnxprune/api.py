@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +10,7 @@ import onnx_ir as ir
 
 from onnxprune import hardware
 from onnxprune.compress import compress, search
-from onnxprune.data import load_data, random_data
+from onnxprune.data import load_data
 from onnxprune.design_space import AUTO, explore, make_design_space, with_points
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
@@ -20,7 +21,7 @@ from onnxprune.plan import Plan, load_plan
 from onnxprune.report import Report, WeightReport, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
-from onnxprune.verify import compare_models
+from onnxprune.verify import compare_models, random_samples
 from passes.allocation import uniform
 from passes.magnitude import PruneByMagnitudePass, global_keep
 from passes.pack import PackWeightsPass, packed_names
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxprune.data import DataSource
+    from onnxprune.recipe import Recipe
     from passes.weights import Collection
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "prune",
     "search",
     "compress",
+    "finetune",
     "pack",
     "encode",
     "decode",
@@ -47,14 +50,19 @@ __all__ = [
 PathLike = str | Path
 
 
-def inspect(model: PathLike) -> Report:
+def inspect(model: PathLike, *, embeddings: bool = False) -> Report:
     """What can be pruned in a model, how sparse it is now, and why the rest is skipped.
+
+    Args:
+        model: path of an ONNX file.
+        embeddings: count embeddings among the weights.
 
     Raises:
         ModelError: when the model cannot be read.
     """
     loaded = load_model(model)
-    return _report("inspect", Path(model), loaded, collect_weights(loaded))
+    collection = collect_weights(loaded, embeddings=embeddings)
+    return _report("inspect", Path(model), loaded, collection)
 
 
 def prune(
@@ -66,6 +74,7 @@ def prune(
     allocation: Literal["uniform", "global"] = "uniform",
     nodes_to_exclude: Sequence[str] = (),
     op_types_to_prune: Sequence[str] | None = None,
+    embeddings: bool = False,
 ) -> Report:
     """Prune by magnitude in one pass and write the model, dense with zeros.
 
@@ -77,6 +86,7 @@ def prune(
         allocation: how ``sparsity`` is shared: the same everywhere, or one global threshold.
         nodes_to_exclude: nodes or weights to leave dense.
         op_types_to_prune: prune only weights that these operators read.
+        embeddings: prune embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
@@ -84,12 +94,35 @@ def prune(
     source = Path(model)
     check_parent(Path(output))
     loaded = load_model(source)
-    collection = select(collect_weights(loaded), nodes_to_exclude, op_types_to_prune)
+    found = collect_weights(loaded, embeddings=embeddings)
+    collection = select(found, nodes_to_exclude, op_types_to_prune)
     chosen = _plan(collection, sparsity, plan, allocation)
     run_pass(PruneByMagnitudePass(chosen.keep), loaded)
     save_model(loaded, output)
     methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
     return _report("prune", source, loaded, collection, methods=methods)
+
+
+def finetune(
+    model: PathLike,
+    data: DataSource,
+    output: PathLike,
+    recipe: Recipe | None = None,
+    **options: Any,
+) -> Report:
+    """Train a model's own weights, pruning them on the way, and write the same graph with them.
+
+    Arguments and errors are those of :func:`onnxprune.finetune.run.finetune`, which needs torch.
+
+    Raises:
+        RecipeError: when torch is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        msg = "fine-tuning needs torch; install it with `pip install onnxprune[torch]`"
+        raise RecipeError(msg)
+    from onnxprune.finetune import run
+
+    return run.finetune(model, data, output, recipe, **options)
 
 
 def pack(model: PathLike, output: PathLike) -> Report:
@@ -113,8 +146,20 @@ def pack(model: PathLike, output: PathLike) -> Report:
     return _report("pack", source, load_model(source), collection, totals=totals, warnings=warnings)
 
 
-def encode(model: PathLike, output: PathLike, *, encoding: str = hardware.AUTO) -> Report:
+def encode(
+    model: PathLike,
+    output: PathLike,
+    *,
+    encoding: str = hardware.AUTO,
+    embeddings: bool = False,
+) -> Report:
     """Write the weights of a model as a blob for hardware.
+
+    Args:
+        model: path of an ONNX file.
+        output: path to write.
+        encoding: its name, or ``auto`` for the fewest bytes of each weight.
+        embeddings: encode embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
@@ -123,7 +168,7 @@ def encode(model: PathLike, output: PathLike, *, encoding: str = hardware.AUTO) 
     hardware.check_encoding(encoding)
     check_parent(target)
     loaded = load_model(source)
-    collection = collect_weights(loaded)
+    collection = collect_weights(loaded, embeddings=embeddings)
     hardware.write_weights(collection.weights, target, encoding)
     weights = hardware.with_blob(weight_reports(collection.weights), target)
     totals = totals_of(weights, blob_bytes=target.stat().st_size)
@@ -152,6 +197,7 @@ def estimate(
     clock_ratio: float = 1.0,
     buffers: int = 2,
     buffer_bytes: int = 4096,
+    embeddings: bool = False,
 ) -> Report:
     """The cycles that fetching each weight of a model or a blob takes, against dense.
 
@@ -170,6 +216,7 @@ def estimate(
         clock_ratio: clocks of decoder and compute units in a clock of the memory.
         buffers: 1 single, 2 double buffering, more for deeper prefetch.
         buffer_bytes: size of one.
+        embeddings: estimate embeddings too.
 
     Raises:
         ModelError, BlobError, RecipeError: when one of the arguments cannot be used.
@@ -195,7 +242,7 @@ def estimate(
         report = Report("estimate", describe_file(path), weights=tuple(weights))
         return with_points(report, explored, space)
     loaded = load_model(path)
-    collection = collect_weights(loaded)
+    collection = collect_weights(loaded, embeddings=embeddings)
     explored = explore((hardware.tensor_of(weight) for weight in collection.weights), space)
     return with_points(_report("estimate", path, loaded, collection), explored, space)
 
@@ -234,7 +281,9 @@ def verify(
     if sessions[1].inputs != specs or sessions[1].outputs != sessions[0].outputs:
         msg = f"'{reference}' and '{candidate}' differ in their inputs or outputs; compare models of one interface"
         raise ModelError(msg)
-    loaded_data = random_data(specs, samples, seed) if data is None else load_data(data, specs)
+    loaded_data = (
+        random_samples(sessions[0], samples, seed) if data is None else load_data(data, specs)
+    )
     warnings = () if data is not None else ("compared on random inputs; give --data for real ones",)
     verification = compare_models(sessions[0], sessions[1], loaded_data, rtol=rtol, atol=atol)
     return Report(

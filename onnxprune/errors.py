@@ -9,7 +9,8 @@
         ├── RecipeError         an option, plan or recipe with a value that is not allowed
         ├── OutputError         a result that cannot be written where it was asked for
         ├── BlobError           a weight blob that is damaged or hostile
-        └── RunError            a run folder that cannot be resumed as asked
+        ├── RunError            a run folder that cannot be resumed as asked
+    └── TrainingError       a training run that came to nothing
 """
 
 
@@ -39,3 +40,7 @@ class BlobError(OnnxPruneError):
 
 class RunError(OnnxPruneError):
     """A run folder cannot be resumed as asked."""
+
+
+class TrainingError(OnnxPruneError):
+    """A training run came to nothing: its loss is no number, or left all bounds."""

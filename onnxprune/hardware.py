@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hwmodel.blob import BlobTensor
+    from hwmodel.blob_index import BlobTensor
     from hwmodel.encoding import Encoding
     from hwmodel.memory import Memory
     from passes.weights import Weight

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from onnxprune.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Unit = Literal["elements", "packed_bytes", "blob_bytes", "cycles"]
@@ -105,6 +108,91 @@ class EstimateSection(_Section):
     memory: str = "ddr4-2400"
 
 
+class PhaseSection(_Section):
+    """How many passes over the training data each phase of a cycle takes."""
+
+    sparsify: Annotated[int, Field(ge=0, le=100_000)] = 6
+    prune: Annotated[int, Field(ge=0, le=100_000)] = 25
+    recover: Annotated[int, Field(ge=0, le=100_000)] = 20
+
+
+class PenaltySection(_Section):
+    """What pulls weights to zero, and how hard.
+
+    ``strength`` is for sparsifying, ``prune_strength`` for pruning and ``recover_strength`` for
+    recovering; ``by_weight`` multiplies them for weights by name. ``prune_strength: auto`` draws
+    masks by the penalty's own map, at the strength that leaves the weights due. ``form`` ``smoothed`` adds a
+    gradient to the loss's, ``proximal`` applies the penalty's exact map after each step.
+    """
+
+    name: Literal["l_half", "l1", "l2", "group_l_half", "group_l1", "none"] = "l_half"
+    form: Literal["smoothed", "proximal"] = "smoothed"
+    smoothing: Annotated[float, Field(gt=0)] = 1e-3
+    strength: Annotated[float, Field(ge=0)] = 3e-5
+    prune_strength: Annotated[float, Field(ge=0)] | Literal["auto"] = 1e-5
+    recover_strength: Annotated[float, Field(ge=0)] = 0.0
+    ramp: Share | Literal[0] = 0
+    by_weight: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+
+class OptimizerSection(_Section):
+    """How weights move."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    batch: Annotated[int, Field(ge=1)] = 128
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class LossSection(_Section):
+    """What is minimised: a loss against labels, and the distance to the dense model's outputs.
+
+    ``name`` is ``auto`` (cross-entropy for class numbers, mse for floats), ``cross_entropy``,
+    ``mse`` or ``module:function`` (outputs, labels -> scalar). ``distill`` is the share of the
+    distance to the dense model; without labels it is all.
+    """
+
+    name: str = "auto"
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.7
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+
+class FinetuneSection(_Section):
+    """How ``finetune`` trains; the target is the recipe's own, as a compression rate.
+
+    ``saliency`` says what a weight is worth: ``magnitude``, ``lamp`` (Lee et al. 2021) or
+    ``fisher`` (w^2 sqrt(E[g^2]), from the moments that the optimizer keeps; for SGD they are kept
+    beside it). Masks are drawn anew every ``prune_every`` steps on the ``schedule``, over all
+    weights together, or by weight where a plan is given. ``keep_zeros``: zeros of the model stay.
+    ``validation`` and ``held_out`` are shares of the data.
+    """
+
+    phases: PhaseSection = PhaseSection()
+    cycles: Annotated[int, Field(ge=1, le=1000)] = 1
+    penalty: PenaltySection = PenaltySection()
+    optimizer: OptimizerSection = OptimizerSection()
+    loss: LossSection = LossSection()
+    saliency: Literal["magnitude", "lamp", "fisher"] = "fisher"
+    schedule: Literal["cubic", "log_linear"] = "log_linear"
+    prune_every: Annotated[int, Field(ge=1)] = 47
+    keep_zeros: bool = True
+    augment: str | None = None
+    batch_norm: Literal["fixed", "train"] = "fixed"
+    dropout: bool = False
+    validation: Share = 0.1
+    held_out: Share = 0.1
+    patience: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> FinetuneSection:
+        if self.validation + self.held_out >= 1:
+            msg = "validation and held_out together must leave data to train on (be below 1)"
+            raise ValueError(msg)
+        return self
+
+
 class Recipe(_Section):
     """The whole recipe of ``compress``; every field has a default.
 
@@ -119,6 +207,7 @@ class Recipe(_Section):
     prune: PruneSection = PruneSection()
     encode: EncodeSection = EncodeSection()
     estimate: EstimateSection = EstimateSection()
+    finetune: FinetuneSection = FinetuneSection()
 
     @property
     def parsed_target(self) -> Target | None:
@@ -155,16 +244,63 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
-        reason = first["msg"].removeprefix("Value error, ")
-        reason = reason[:1].lower() + reason[1:]
-        found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
-        msg = f"{label}: {where}: {reason}{found}"
+        msg = f"{label}: {_complaint(error)}"
         raise RecipeError(msg) from error
     if recipe.target is not None:
         parse_target(recipe.target)
     return recipe
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read ``section.field=value`` texts; values are YAML, so ``[a, b]`` is a list.
+
+    Raises:
+        RecipeError: for a text of another form.
+    """
+    fields = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        try:
+            fields[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not name.strip():
+            msg = f"setting '{text}' is not understood; write section.field=value, for instance search.trials=50"
+            raise RecipeError(msg)
+    return fields
+
+
+def recipe_schema() -> str:
+    """The JSON schema of a recipe, for editors."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Recipe.model_json_schema(),
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first thing that is wrong: where, what, and what was found."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "it"
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        return f"{where}: there is no such field; {hint}"
+    reason = first["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+    return f"{where}: {reason[:1].lower()}{reason[1:]}{found}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Recipe
+    for part in location:
+        annotation = (
+            section.model_fields[str(part)].annotation if hasattr(section, "model_fields") else None
+        )
+        section = annotation
+    return list(getattr(section, "model_fields", {}))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -104,7 +104,9 @@ class Session:
             ModelError: when onnxruntime fails on it.
         """
         try:
-            outputs: list[NDArray[Any]] = self._session.run(None, dict(feeds))
+            outputs: list[NDArray[Any]] = self._session.run(
+                None, {name: np.asarray(array) for name, array in feeds.items()}
+            )
         except Exception as error:
             msg = f"onnxruntime cannot run {self._label}: {_first_line(error)}"
             raise ModelError(msg) from error

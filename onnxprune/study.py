@@ -66,6 +66,7 @@ class Study:
         """What a journal must match to be resumed: model, data, and all that shapes the search."""
         settings = recipe.model_dump(mode="json")
         del settings["search"]["trials"]  # a search may be continued with more trials
+        del settings["finetune"]  # a search does not train
         return {
             "model": hashlib.sha256(self.path.read_bytes()).hexdigest(),
             "data": self.data_fingerprint,

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune.data import random_data
+from onnxprune.errors import ModelError
 from onnxprune.evaluate import run_dataset
 from onnxprune.model_io import load_model
 from onnxprune.report import Verification
 from onnxprune.runtime import NAME, Session
-from passes.pack import chain_nodes, chain_prefix
+from passes.pack import chain_nodes, read_marks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +47,38 @@ def compare_models(
     )
 
 
+GUESSES: tuple[tuple[int, int | None], ...] = (
+    (1, None),
+    (2, None),
+    (1, 3),
+    (2, 3),
+    (16, None),
+    (64, None),
+    (256, None),
+    (512, None),
+)
+"""Sizes of open axes, and the one value of all integers, that random inputs are tried with."""
+
+
+def random_samples(session: Session, samples: int, seed: int) -> Dataset:
+    """Seeded random inputs that the model runs on: the first guess at open sizes that it takes.
+
+    Raises:
+        ModelError: when it runs on none of them.
+    """
+    first: ModelError | None = None
+    for size, whole in GUESSES:
+        data = random_data(session.inputs, samples, seed, size=size, whole=whole)
+        try:
+            session.run(next(data.batches(1)))
+        except ModelError as error:
+            first = first or error
+        else:
+            return data
+    msg = f"{first}; no random input fits, so give real ones with --data"
+    raise ModelError(msg)
+
+
 def with_checks(verification: Verification, checks: Mapping[str, bool]) -> Verification:
     """The same verification with named checks; it passes when they all do."""
     return Verification(
@@ -59,13 +93,13 @@ def with_checks(verification: Verification, checks: Mapping[str, bool]) -> Verif
 
 def folds_wholly(packed: Path) -> bool:
     """Whether onnxruntime, when it loads a packed model, leaves no decoding step in the graph."""
-    prefix = chain_prefix(load_model(packed))
-    if prefix is None:
+    marks = read_marks(load_model(packed))
+    if marks is None:
         return True
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         Session(packed, optimized_path=optimized)
-        return not chain_nodes(load_model(optimized), prefix)
+        return not chain_nodes(load_model(optimized), marks.prefix)
 
 
 def _close(reference: NDArray[Any], candidate: NDArray[Any], rtol: float, atol: float) -> bool:

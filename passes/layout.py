@@ -54,6 +54,25 @@ class Layout:
                 matrices = matrices.transpose(np.argsort(argument))
         return matrices
 
+    def positions(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where elements stand in the matrices, by where they stand in the stored array.
+
+        Args:
+            stored: positions in the flat stored array, of any shape.
+
+        Returns:
+            Positions in the flat matrices, of the same shape.
+        """
+        shape = self.shape
+        for kind, argument in self.steps:
+            if kind == "reshape":
+                shape = argument
+                continue
+            places = np.unravel_index(stored, shape)
+            shape = tuple(shape[axis] for axis in argument)
+            stored = np.ravel_multi_index(tuple(places[axis] for axis in argument), shape)
+        return stored
+
     @property
     def matrix_shape(self) -> tuple[int, ...]:
         """The shape of the matrices: groups, rows, columns."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Keys = NDArray[np.uint32]
 
-SAMPLE = 2**18
+SAMPLE = 2**15
 MAX_COLLECTED = 2**25
 """Keys held at once; 128 MiB."""
 
@@ -39,7 +39,7 @@ class KeyStream(abc.ABC):
     def blocks(self) -> Iterator[Keys]:
         """All keys in blocks ``(n,)``, in the same order each time.
 
-        A block is valid until the next one is asked for: its memory may be used again.
+        A block is the caller's to write into until the next one is asked for.
         """
 
     @abc.abstractmethod
@@ -88,14 +88,15 @@ def find_threshold(stream: KeyStream, keep: int) -> Threshold:
     collected: list[Keys] = []
     for block in stream.blocks():
         above += int(np.count_nonzero(block > high))
-        inside = block[block - low <= high - low]  # one comparison: below ``low`` wraps around
+        np.subtract(block, low, out=block)  # what is below ``low`` wraps around to large numbers
+        inside = block[block <= high - low]
         between += inside.size
         if between <= MAX_COLLECTED:
             collected.append(inside)
     if between > MAX_COLLECTED or not above < keep <= above + between:
         del collected
         return _by_digits(stream, keep)
-    keys = np.concatenate(collected)
+    keys = np.concatenate(collected) + low
     place = keys.size - (keep - above)
     key = int(np.partition(keys, place)[place])
     return Threshold(
@@ -106,7 +107,7 @@ def find_threshold(stream: KeyStream, keep: int) -> Threshold:
 def _bracket(sample: Keys, share: float) -> tuple[np.uint32, np.uint32]:
     """Two keys between which the one lies that ``share`` of all are not below, almost surely."""
     expected = share * sample.size
-    margin = 6 * math.sqrt(sample.size * share * (1 - share)) + 8
+    margin = 4 * math.sqrt(sample.size * share * (1 - share)) + 4
     first = math.floor(sample.size - expected - margin)
     last = math.ceil(sample.size - expected + margin)
     low = sample[first] if first >= 0 else np.uint32(0)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 from onnxprune.cli import (
+    finetune_commands,
     hardware_commands,
     integration_commands,
     model_commands,
@@ -19,6 +20,7 @@ from onnxprune.errors import OnnxPruneError
 
 __all__ = [
     "app",
+    "finetune_commands",
     "hardware_commands",
     "integration_commands",
     "main",

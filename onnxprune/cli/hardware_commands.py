@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onnxprune.cli.app import app, finish
-from onnxprune.cli.options import AsJson, Model, Output
+from onnxprune.cli.options import AsJson, Embeddings, Model, Output
 
 
 @app.command()
@@ -19,6 +19,7 @@ def encode(
     encoding: Annotated[
         str, typer.Option("--encoding", help="auto takes the fewest bytes for each weight.")
     ] = "auto",
+    embeddings: Embeddings = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the sparse weight blob for hardware.
@@ -27,7 +28,8 @@ def encode(
     """
     from onnxprune import api
 
-    finish(api.encode(model, output, encoding=encoding), as_json=as_json)
+    report = api.encode(model, output, encoding=encoding, embeddings=embeddings)
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -105,6 +107,7 @@ def estimate(
     buffer_bytes: Annotated[
         int, typer.Option("--buffer-bytes", min=1, help="Encoded bytes that a buffer takes.")
     ] = 4096,
+    embeddings: Embeddings = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Write the points to a .csv, .json or .html file."),
@@ -134,6 +137,7 @@ def estimate(
         clock_ratio=clock_ratio,
         buffers=buffers,
         buffer_bytes=buffer_bytes,
+        embeddings=embeddings,
     )
     if output:
         write_points(report, output)

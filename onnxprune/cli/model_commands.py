@@ -8,18 +8,28 @@ from typing import Annotated
 import typer
 
 from onnxprune.cli.app import app, finish
-from onnxprune.cli.options import Allocation, AsJson, Exclude, Model, OpTypes, Output, Seed, Threads
+from onnxprune.cli.options import (
+    Allocation,
+    AsJson,
+    Embeddings,
+    Exclude,
+    Model,
+    OpTypes,
+    Output,
+    Seed,
+    Threads,
+)
 
 
 @app.command()
-def inspect(model: Model, *, as_json: AsJson = False) -> None:
+def inspect(model: Model, *, embeddings: Embeddings = False, as_json: AsJson = False) -> None:
     """Show the weights that can be pruned, their sparsity now, and why others are skipped.
 
     Example: onnxprune inspect models/lenet5.onnx
     """
     from onnxprune import api
 
-    finish(api.inspect(model), as_json=as_json)
+    finish(api.inspect(model, embeddings=embeddings), as_json=as_json)
 
 
 @app.command()
@@ -40,6 +50,7 @@ def prune(
     ] = Allocation.UNIFORM,
     nodes_to_exclude: Exclude = None,
     op_types_to_prune: OpTypes = None,
+    embeddings: Embeddings = False,
     as_json: AsJson = False,
 ) -> None:
     """Prune by magnitude in one pass, without data and without search.
@@ -56,6 +67,7 @@ def prune(
         allocation=allocation.value,
         nodes_to_exclude=nodes_to_exclude or (),
         op_types_to_prune=op_types_to_prune,
+        embeddings=embeddings,
     )
     finish(report, as_json=as_json)
 

@@ -47,6 +47,10 @@ Threads = Annotated[
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="YAML recipe; options go over it.")
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.field=value over the recipe; may be repeated."),
+]
 MaxDrop = Annotated[
     float | None,
     typer.Option(
@@ -85,6 +89,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was 
 Exclude = Annotated[
     list[str] | None,
     typer.Option("--nodes-to-exclude", help="Node or weight to leave dense; may be repeated."),
+]
+Embeddings = Annotated[
+    bool, typer.Option("--embeddings", help="Count embeddings (Gather) among the weights.")
 ]
 OpTypes = Annotated[
     list[str] | None,

@@ -23,6 +23,7 @@ from onnxprune.cli.options import (
     Resume,
     RunFolder,
     Seed,
+    Settings,
     TargetText,
     Threads,
     Trials,
@@ -39,6 +40,7 @@ def search(
     data: Data,
     *,
     recipe: RecipeFile = None,
+    settings: Settings = None,
     max_drop: MaxDrop = None,
     target: TargetText = None,
     controller: Controller = None,
@@ -56,9 +58,9 @@ def search(
 
     Example: onnxprune search models/lenet5.onnx --data models/lenet5-data.npz -o runs/search --trials 50
     """
-    from onnxprune.recipe import load_recipe
+    from onnxprune.recipe import load_recipe, read_settings
 
-    settings = load_recipe(
+    resolved = load_recipe(
         recipe,
         {
             "max_drop": max_drop,
@@ -70,9 +72,10 @@ def search(
             "prune.nodes_to_exclude": nodes_to_exclude,
             "prune.op_types_to_prune": op_types_to_prune,
             "estimate.memory": memory,
-        },
+        }
+        | read_settings(settings or ()),
     )
-    _search(model, output, data, settings, threads, resume=resume, full=False, as_json=as_json)
+    _search(model, output, data, resolved, threads, resume=resume, full=False, as_json=as_json)
 
 
 @app.command()
@@ -82,6 +85,7 @@ def compress(
     data: Data,
     *,
     recipe: RecipeFile = None,
+    settings: Settings = None,
     max_drop: MaxDrop = None,
     target: TargetText = None,
     controller: Controller = None,
@@ -105,9 +109,9 @@ def compress(
 
     Example: onnxprune compress models/lenet5.onnx --data models/lenet5-data.npz -o runs/lenet5
     """
-    from onnxprune.recipe import load_recipe
+    from onnxprune.recipe import load_recipe, read_settings
 
-    settings = load_recipe(
+    resolved = load_recipe(
         recipe,
         {
             "max_drop": max_drop,
@@ -120,9 +124,31 @@ def compress(
             "prune.op_types_to_prune": op_types_to_prune,
             "encode.encoding": encoding,
             "estimate.memory": memory,
-        },
+        }
+        | read_settings(settings or ()),
     )
-    _search(model, output, data, settings, threads, resume=resume, full=True, as_json=as_json)
+    _search(model, output, data, resolved, threads, resume=resume, full=True, as_json=as_json)
+
+
+@app.command("recipe")
+def show_recipe(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="YAML recipe; the defaults when left out.")
+    ] = None,
+    *,
+    settings: Settings = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")
+    ] = False,
+) -> None:
+    """Print a recipe with every field resolved, ready to be edited.
+
+    Example: onnxprune recipe --set max_drop=0.005 --set search.trials=200 > recipe.yaml
+    """
+    from onnxprune.recipe import load_recipe, read_settings, recipe_schema
+
+    resolved = load_recipe(recipe, read_settings(settings or ()))
+    sys.stdout.write(recipe_schema() if schema else resolved.to_yaml())
 
 
 def _search(

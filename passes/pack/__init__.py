@@ -5,22 +5,15 @@ and then runs the dense graph. So the file is smaller and inference is as before
 static shape, without which onnxruntime would leave the chain in the graph.
 """
 
-from passes.pack.rewrite import (
-    MIN_OPSET,
-    MODEL_BYTES,
-    PackWeightsPass,
-    chain_nodes,
-    chain_prefix,
-    packed_bytes,
-    packed_names,
-)
+from passes.pack.marks import chain_nodes, packed_names, read_marks
+from passes.pack.rewrite import MIN_OPSET, MODEL_BYTES, PackWeightsPass, packed_bytes
 
 __all__ = [
     "MIN_OPSET",
     "MODEL_BYTES",
     "PackWeightsPass",
     "chain_nodes",
-    "chain_prefix",
     "packed_bytes",
     "packed_names",
+    "read_marks",
 ]

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from passes.pack.builder import Builder, Names
 from passes.pack.chains import decode
+from passes.pack.marks import Marks, read_marks
 from passes.pack.plan import AUTO, Stream, codes_for, make_item, plan_streams
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 MIN_OPSET = 7
 """Older opsets have no broadcasting as it is today."""
-
-PREFIX_KEY = "onnxprune.packed"
-"""Metadata of a packed model: the prefix of all names that belong to the chains."""
 
 CUMSUM_OPSET = 11
 
@@ -73,17 +71,19 @@ class PackWeightsPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Pack; ``modified`` is True when any initializer was."""
-        if PREFIX_KEY in model.metadata_props:
+        if read_marks(model) is not None:
             return ir.passes.PassResult(model, modified=False)
         names = Names(model)
         opset = model.opset_imports.get("", 0)
-        modified = False
-        for graph in model.graphs():
+        places = {}
+        for number, graph in enumerate(model.graphs()):
             builder = Builder(graph, opset, names, opset >= CUMSUM_OPSET)
-            modified |= _pack_graph(builder, self.positions, model.ir_version)
-        if modified:
-            model.metadata_props[PREFIX_KEY] = names.prefix
+            places[number] = _pack_graph(builder, self.positions, model.ir_version)
+        places = {number: found for number, found in places.items() if found}
+        if places:
+            Marks(names.prefix, places).write(model)
             _drop_constant_inputs(model)
+        modified = bool(places)
         return ir.passes.PassResult(model, modified)
 
 
@@ -95,31 +95,6 @@ def packed_bytes(array: NDArray[Any]) -> float:
     """
     item = make_item("", array, codes_for(MODERN_OPSET))
     return min(float(array.nbytes), *(item.bytes_under(code) for code in item.costs))
-
-
-def chain_prefix(model: ir.Model) -> str | None:
-    """What the names of all chains of a packed model begin with; None when it is not packed."""
-    return model.metadata_props.get(PREFIX_KEY) or None
-
-
-def chain_nodes(model: ir.Model, prefix: str) -> tuple[ir.Node, ...]:
-    """The nodes of chains, wherever they are: all that they read has a name with the prefix."""
-    return tuple(
-        node
-        for graph in model.graphs()
-        for node in graph
-        if node.inputs
-        and all((value.name or "").startswith(prefix) for value in node.inputs if value is not None)
-    )
-
-
-def packed_names(model: ir.Model) -> tuple[str, ...]:
-    """The names of the weights that a packed model rebuilds, in the order of its graphs."""
-    prefix = chain_prefix(model)
-    if prefix is None:
-        return ()
-    names = [value.name or "" for node in chain_nodes(model, prefix) for value in node.outputs]
-    return tuple(name for name in names if not name.startswith(prefix))
 
 
 @functools.cache
@@ -143,8 +118,10 @@ def chain_bytes(code: PositionCode, opset: int, cumsum: bool) -> int:
     return len(ir.to_proto(model).SerializeToString()) - empty - arrays - values
 
 
-def _pack_graph(builder: Builder, positions: str, ir_version: int | None) -> bool:
+def _pack_graph(builder: Builder, positions: str, ir_version: int | None) -> tuple[int, ...]:
+    """Pack the initializers of a graph; the places where those that were packed stood."""
     graph = builder.graph
+    order = {name: place for place, name in enumerate(graph.initializers)}
     values = {
         name: value for name, value in graph.initializers.items() if _may_pack(value, ir_version)
     }
@@ -153,15 +130,16 @@ def _pack_graph(builder: Builder, positions: str, ir_version: int | None) -> boo
         for code in codes_for(builder.opset, positions)
     }
     items = [make_item(name, _array(value), costs) for name, value in values.items()]
-    streams = plan_streams(items, costs)
-    for stream in streams:
+    rebuilt: dict[str, ir.Value] = {}
+    for stream in plan_streams(items, costs):
         tensor = values[stream.items[0].name].const_value
         assert tensor is not None
-        rebuilt = _write_stream(builder, stream, tensor.dtype)
-        for item, new in zip(stream.items, rebuilt, strict=True):
-            _replace(graph, values[item.name], new)
+        new = _write_stream(builder, stream, tensor.dtype)
+        rebuilt |= zip((item.name for item in stream.items), new, strict=True)
+    for name, new_value in rebuilt.items():
+        _replace(graph, values[name], new_value)
     builder.finish()
-    return bool(streams)
+    return tuple(sorted(order[name] for name in rebuilt))
 
 
 def _may_pack(value: ir.Value, ir_version: int | None) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from onnxprune.errors import RecipeError
 from onnxprune.model_io import load_model
 from onnxprune.plan import Plan, load_plan
-from onnxprune.recipe import Recipe, load_recipe, parse_target
+from onnxprune.recipe import Recipe, load_recipe, parse_target, read_settings, recipe_schema
 from onnxprune.selection import select
 from passes.weights import collect_weights
 
@@ -39,7 +39,7 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("search: {trails: 5}", r"recipe\.yaml': search\.trails: .*not permitted"),
+        ("search: {trails: 5}", r"recipe\.yaml': search\.trails: there is no such field"),
         ("max_drop: 2", r"max_drop: .*less than or equal to 1 \(found 2\)"),
         ("max_drop: .nan", r"max_drop: "),
         ("search: {controller: magic}", r"search\.controller: .*'bayes'"),
@@ -128,3 +128,34 @@ def test_selection_moves_weights_to_skipped_with_the_reason(mlp: Path) -> None:
         select(collection, (), ["Conv"])
     with pytest.raises(RecipeError, match="did you mean '/fc0/Gemm'"):
         select(collection, ["/fc0/gemm"])
+
+
+def test_settings_go_over_everything(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("search: {trials: 7}\nmax_drop: 0.02\n")
+    settings = read_settings(["search.trials=50", "prune.nodes_to_exclude=[a, b]", "target=10x"])
+    recipe = load_recipe(path, {"max_drop": 0.03} | settings)
+    assert (recipe.search.trials, recipe.max_drop, recipe.target) == (50, 0.03, "10x")
+    assert recipe.prune.nodes_to_exclude == ("a", "b")
+    for text in ("search.trials", "=3", "a=[1"):
+        with pytest.raises(RecipeError, match=r"write section\.field=value"):
+            read_settings([text])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["search.trails=5"], r"search\.trails: there is no such field; did you mean trials\?"),
+        (["serch.trials=5"], "serch: there is no such field; did you mean search"),
+        (["encode.zzz=5"], r"encode\.zzz: there is no such field; known are encoding"),
+        (["search.trials=many"], r"search\.trials: .*integer.*found 'many'"),
+    ],
+)
+def test_wrong_settings_name_what_was_meant(settings: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(None, read_settings(settings))
+
+
+def test_the_committed_schema_is_that_of_the_code() -> None:
+    schema = Path(__file__).parents[2] / "docs" / "recipe.schema.json"
+    assert schema.read_text(encoding="utf-8") == recipe_schema()

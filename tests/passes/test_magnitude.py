@@ -106,7 +106,7 @@ class Listed(KeyStream):
 
     def blocks(self):
         for start in range(0, self.size, 1000):
-            yield self.values[start : start + 1000]
+            yield self.values[start : start + 1000].copy()
 
     def sample(self, count: int) -> np.ndarray:
         del count

@@ -66,6 +66,11 @@ class OnnxModule(nn.Module):
             for value in graph.input
             if value.name not in fixed
         }
+        self.fixed_batch: tuple[int, ...] = tuple(
+            value.type.tensor_type.shape.dim[0].dim_value
+            for value in graph.input
+            if value.name not in fixed and value.type.tensor_type.shape.dim
+        )
         self.output_names: tuple[str, ...] = tuple(value.name for value in graph.output)
 
     @property

@@ -14,7 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune.model_io import load_model, model_bytes
-from passes.pack import PackWeightsPass, chain_nodes, chain_prefix, packed_names
+from passes.pack import PackWeightsPass, chain_nodes, packed_names, read_marks
+from passes.unpack import UnpackWeightsPass
 
 DTYPES = {
     "float32": TensorProto.FLOAT,
@@ -39,12 +40,11 @@ def sparse(shape, density: float, dtype: str = "float32", seed: int = 0, fill: i
 
 
 def weights_model(weights: dict[str, np.ndarray], opset: int, ir_version: int = 8) -> ir.Model:
-    """A model that hands out its weights: each goes through a Transpose, which every opset has."""
+    """A model that hands out its weights: each output is an input with a weight below it."""
     nodes, outputs, tensors = [], [], []
     for name, array in weights.items():
         dtype = DTYPES[array.dtype.name]
         tensors.append(helper.make_tensor(name, dtype, array.shape, array.tobytes(), raw=True))
-        # A Transpose of a constant would be folded away, so one of its axes comes from the input.
         nodes.append(helper.make_node("Concat", [f"{name}.in", name], [f"{name}.out"], axis=0))
         outputs.append(
             helper.make_tensor_value_info(f"{name}.out", dtype, [None, *array.shape[1:]])
@@ -74,9 +74,22 @@ def folded(content: bytes, path: Path, level: str = "ORT_ENABLE_EXTENDED") -> ir
 def check(weights: dict[str, np.ndarray], model: ir.Model, tmp_path: Path, packed: set[str]):
     """The graph that onnxruntime saves holds the weights, bit for bit, and no decoding step."""
     assert set(packed_names(model)) == packed
-    prefix = chain_prefix(model)
-    assert prefix is not None
+    marks = read_marks(model)
+    assert marks is not None
+    prefix = marks.prefix
     content = model_bytes(model)
+    dense = ir.from_proto(onnx.ModelProto.FromString(content))
+    UnpackWeightsPass()(dense)
+    assert {
+        name: value.const_value.tobytes() for name, value in dense.graph.initializers.items()
+    } == {
+        **{
+            name: value.const_value.tobytes()
+            for name, value in model.graph.initializers.items()
+            if not name.startswith(prefix)
+        },
+        **{name: weights[name].tobytes() for name in packed},
+    }
     onnx.checker.check_model(onnx.ModelProto.FromString(content))
     saved = folded(content, tmp_path / "optimized.onnx")
     assert not chain_nodes(saved, prefix)
@@ -143,7 +156,9 @@ def test_names_never_collide(tmp_path: Path) -> None:
     weights = {"~0": sparse((300, 400), 0.1), "~~1": sparse((300, 400), 0.1, seed=1)}
     model = weights_model(weights, 17)
     PackWeightsPass()(model)
-    assert chain_prefix(model) == "~~~"
+    marks = read_marks(model)
+    assert marks is not None
+    assert marks.prefix == "~~~"
     check(weights, model, tmp_path, set(weights))
 
 
@@ -161,6 +176,28 @@ def test_what_the_caller_may_override_stays() -> None:
         PackWeightsPass()(model)
         assert (packed_names(model) == ()) == stays
         onnx.checker.check_model(onnx.ModelProto.FromString(model_bytes(model)))
+
+
+@pytest.mark.parametrize("ir_version", [4, 8, 10])
+def test_unpacking_gives_the_file_back(ir_version: int) -> None:
+    weights = {
+        "a": sparse((40, 300), 0.1, seed=1),
+        "dense": sparse((30, 30), 1, seed=2),
+        "b": sparse((300, 70), 0.02, seed=3),
+        "small": sparse((2, 3), 0.5, seed=4),
+        "c": sparse((300, 70), 0.5, "float16", seed=3),
+    }
+    model = weights_model(weights, 17, ir_version)
+    before = model_bytes(model)
+    assert PackWeightsPass()(model).modified
+    assert len(model_bytes(model)) < len(before)
+    UnpackWeightsPass()(model)
+    assert model_bytes(model) == before
+
+
+def test_unpacking_a_model_that_is_not_packed_is_refused() -> None:
+    with pytest.raises(ir.passes.PreconditionError, match="not packed"):
+        UnpackWeightsPass()(weights_model({"w": sparse((300, 400), 0.1)}, 17))
 
 
 @pytest.mark.parametrize("shape", [(1, 64), (64, 1), (257, 255), (2, 3, 5, 7, 11)])

@@ -1,0 +1,143 @@
+"""Masks on the weights of a module: drawn from scores, exact at every step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, final
+
+import numpy as np
+import torch
+
+from passes.masks import keep_largest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
+
+SaliencyName = Literal["magnitude", "lamp", "fisher"]
+
+
+@final
+class Masks:
+    """Which elements of some parameters stay; all others are zero after :meth:`apply`.
+
+    Args:
+        weights: parameters by name.
+        keep_zeros: elements that are zero now stay zero.
+    """
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], *, keep_zeros: bool) -> None:
+        self._weights = dict(weights)
+        self._masks: dict[str, Tensor] = {
+            name: (w.detach() != 0 if keep_zeros else torch.ones_like(w, dtype=torch.bool))
+            for name, w in self._weights.items()
+        }
+
+    @property
+    def by_name(self) -> dict[str, Tensor]:
+        """The masks, bool, of the shapes of the weights; True keeps."""
+        return self._masks
+
+    @property
+    def elements(self) -> int:
+        """How many weights there are."""
+        return sum(mask.numel() for mask in self._masks.values())
+
+    @property
+    def kept(self) -> int:
+        """How many of them stay."""
+        return sum(int(mask.sum()) for mask in self._masks.values())
+
+    def load(self, masks: Mapping[str, Tensor]) -> None:
+        """Take masks as :attr:`by_name` gave them."""
+        for name, mask in masks.items():
+            self._masks[name] = mask.to(self._weights[name].device)
+
+    @torch.no_grad()
+    def apply(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Set what is not kept to +0.0, in the weights and in the optimizer's momentum."""
+        for name, weight in self._weights.items():
+            dropped = ~self._masks[name]
+            weight.masked_fill_(dropped, 0.0)
+            state = {} if optimizer is None else optimizer.state.get(weight, {})
+            for moment in ("exp_avg", "momentum_buffer"):
+                if state.get(moment) is not None:
+                    state[moment].masked_fill_(dropped, 0.0)
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Set the gradients of what is not kept to zero."""
+        for name, weight in self._weights.items():
+            if weight.grad is not None:
+                weight.grad.masked_fill_(~self._masks[name], 0.0)
+
+    def shrink_to(self, scores: Mapping[str, Tensor], keep: int) -> None:
+        """Keep exactly ``keep`` weights of highest score, over all weights, of those kept now.
+
+        With fewer kept already nothing changes.
+        """
+        if keep >= self.kept:
+            return
+        live = {name: _live(scores[name], mask) for name, mask in self._masks.items()}
+        flat = np.concatenate([array.reshape(-1) for array in live.values()])
+        chosen = keep_largest(flat, keep)
+        start = 0
+        for name, mask in self._masks.items():
+            part = chosen[start : start + mask.numel()].reshape(tuple(mask.shape))
+            self._masks[name] = torch.from_numpy(part.copy()).to(mask.device) & mask
+            start += mask.numel()
+
+    def shrink_each_to(self, scores: Mapping[str, Tensor], keep: Mapping[str, int]) -> None:
+        """Keep in each weight so many elements of highest score; weights not named stay."""
+        for name, count in keep.items():
+            mask = self._masks[name]
+            if count < int(mask.sum()):
+                chosen = keep_largest(_live(scores[name], mask), count)
+                self._masks[name] = torch.from_numpy(chosen).to(mask.device) & mask
+
+    def follow_zeros(self) -> None:
+        """Drop what has become zero, as a proximal map leaves it."""
+        for name, weight in self._weights.items():
+            self._masks[name] = self._masks[name] & (weight.detach() != 0)
+
+
+def _live(scores: Tensor, mask: Tensor) -> np.ndarray:
+    """Scores as float64, below all others where a weight is dropped already."""
+    values = scores.detach().to(torch.float64)
+    return torch.where(mask, values, -torch.inf).cpu().numpy()
+
+
+def magnitude(weight: Tensor, moment: Tensor | None) -> Tensor:
+    """|w|."""
+    del moment
+    return weight.detach().abs()
+
+
+def lamp(weight: Tensor, moment: Tensor | None) -> Tensor:
+    """w^2 over the sum of all squares in the layer that are not smaller (Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning")."""
+    del moment
+    squares = weight.detach().double().square().reshape(-1)
+    values, order = squares.sort(stable=True)
+    remaining = values.flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(values)
+    scores[order] = values / remaining.clamp_min(1e-300)
+    return scores.reshape(weight.shape)
+
+
+def fisher(weight: Tensor, moment: Tensor | None) -> Tensor:
+    """w^2 sqrt(E[g^2]), g the gradient of the loss.
+
+    The saliency of optimal brain damage (LeCun, Denker and Solla 1990) is w^2 H / 2. The second
+    moment of the gradient of a batch stands for the curvature H; near a minimum its root ranks
+    weights better than itself in our trials, for it is less noisy. Where no moment is known yet,
+    |w|^2 alone ranks.
+    """
+    squares = weight.detach().square()
+    return squares if moment is None else squares * moment.sqrt()
+
+
+SALIENCY: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "magnitude": magnitude,
+    "lamp": lamp,
+    "fisher": fisher,
+}

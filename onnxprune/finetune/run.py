@@ -1,0 +1,354 @@
+"""From a model file and data to a fine-tuned model file with the same graph."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from onnxprune.data import load_data
+from onnxprune.errors import DataError, RecipeError
+from onnxprune.evaluate import Evaluator
+from onnxprune.files import check_parent, write_bytes
+from onnxprune.finetune.batches import Batches, find_augment
+from onnxprune.finetune.bridge import to_torch, write_back
+from onnxprune.finetune.bridge.dtypes import from_array, to_array
+from onnxprune.finetune.pruner import Goal
+from onnxprune.finetune.train import Trainer
+from onnxprune.inventory import skipped_reports, totals_of, weight_reports
+from onnxprune.metrics import find_metric
+from onnxprune.model_io import load_model, load_proto
+from onnxprune.paired import paired_drop
+from onnxprune.plan import load_plan
+from onnxprune.recipe import Recipe
+from onnxprune.report import Quality, Report, TargetReport, describe_model
+from onnxprune.runtime import Session
+from onnxprune.selection import select
+from passes.weights import collect_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from onnxprune.data import Dataset, DataSource
+    from onnxprune.finetune.bridge import OnnxModule
+    from onnxprune.finetune.train import Progress, Trained
+    from passes.weights import Collection
+
+EVALUATION_BATCH = 256
+MIN_SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The data of a run: what is trained on, what chooses the epoch, what is reported."""
+
+    train: Dataset
+    validation: Dataset
+    held_out: Dataset
+
+
+def finetune(
+    model: str | Path,
+    data: DataSource,
+    output: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    plan: str | Path | None = None,
+    held_out: DataSource | None = None,
+    validation: DataSource | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Train the model's own weights, pruning them on the way, and write the same graph with them.
+
+    Without a target or plan nothing more is pruned: zeros of the model stay zero and the others
+    recover. Under ``torchrun`` the processes share each batch; the first one writes.
+
+    Args:
+        model: path of an ONNX file.
+        data: samples; labels where there are some, else the dense model is the teacher.
+        output: path to write.
+        recipe: all settings; ``target`` must be a compression rate.
+        plan: JSON file with sparsity by weight or node, in place of a target.
+        held_out: data to report on; a share of ``data`` when None.
+        validation: data that choose the epoch; a share of ``data`` when None.
+        checkpoint: file for checkpoints; beside ``output`` when None. Removed when all is done.
+        resume: go on from the checkpoint.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        threads: of torch and onnxruntime.
+        progress: called with the phase, the steps done and the steps there are.
+
+    Raises:
+        OnnxPruneError: when an argument cannot be used, or training diverges.
+    """
+    recipe = recipe or Recipe()
+    source, target = Path(model), Path(output)
+    check_parent(target)
+    kept_at = Path(checkpoint) if checkpoint else target.with_name(f"{target.name}.checkpoint")
+    check_parent(kept_at)
+    if threads:
+        torch.set_num_threads(threads)
+    with _processes() as (rank, ranks):
+        return _Run(
+            source, target, kept_at, recipe, _device(device), rank, ranks, threads, progress
+        ).go(data, held_out, validation, plan, resume=resume)
+
+
+@dataclass(frozen=True)
+class _Run:
+    source: Path
+    target: Path
+    checkpoint: Path
+    recipe: Recipe
+    device: torch.device
+    rank: int
+    ranks: int
+    threads: int | None
+    progress: Progress | None
+
+    def go(
+        self,
+        data: DataSource,
+        held_out: DataSource | None,
+        validation: DataSource | None,
+        plan: str | Path | None,
+        *,
+        resume: bool,
+    ) -> Report:
+        """Read, train, write, report."""
+        started = time.perf_counter()
+        recipe, settings = self.recipe, self.recipe.finetune
+        proto = load_proto(self.source)
+        loaded = load_model(self.source)
+        collection = select(
+            collect_weights(loaded), recipe.prune.nodes_to_exclude, recipe.prune.op_types_to_prune
+        )
+        goal = _goal(recipe, plan, collection)
+        session = Session(self.source, threads=self.threads)
+        parts = _parts(session, data, held_out, validation, recipe)
+        module = to_torch(proto, compute=torch.float32).to(self.device)
+        module.set_mode(
+            straight_through=True,
+            dropout=settings.dropout,
+            batch_norm=settings.batch_norm == "train",
+        )
+        dense = (
+            to_torch(proto, compute=torch.float32)
+            .to(self.device)
+            .requires_grad_(requires_grad=False)
+        )
+        dense.set_mode(straight_through=True)
+        prunable = tuple(w.name for w in collection.weights if w.name in module.weights)
+        trainer = Trainer(
+            module,
+            dense if settings.loss.distill or parts.train.labels is None else None,
+            self._batches(session, parts.train),
+            _validator(dense, parts.validation, recipe.data.metric, self.device),
+            settings,
+            goal,
+            prunable,
+            checkpoint=self.checkpoint,
+            identity=self._identity(parts.train, goal),
+            progress=self.progress if self.rank == 0 else None,
+        )
+        if resume:
+            trainer.resume()
+        trained = trainer.run()
+        if self.rank == 0:
+            write_back(proto, module)
+            write_bytes(self.target, proto.SerializeToString(deterministic=True))
+            self.checkpoint.unlink(missing_ok=True)
+        if self.ranks > 1:
+            torch.distributed.barrier()
+        seconds = time.perf_counter() - started
+        return self._report(collection, parts.held_out, session, trained, seconds)
+
+    def _batches(self, session: Session, train: Dataset) -> Batches:
+        settings = self.recipe.finetune
+        fixed = min((s.shape[0] for s in session.inputs if s.shape and s.shape[0]), default=None)
+        return Batches(
+            train,
+            settings.optimizer.batch if fixed is None or train.stacked else fixed,
+            self.recipe.seed,
+            augment=find_augment(settings.augment),
+            rank=self.rank,
+            ranks=self.ranks,
+        )
+
+    def _identity(self, train: Dataset, goal: Goal) -> str:
+        digest = hashlib.sha256(self.source.read_bytes())
+        digest.update(train.fingerprint().encode())
+        settings = self.recipe.finetune.model_dump(mode="json")
+        del settings["checkpoint_every"]
+        described = [settings, self.recipe.seed, goal.keep, goal.by_weight, self.ranks]
+        digest.update(json.dumps(described, sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def _report(
+        self,
+        collection: Collection,
+        held_out: Dataset,
+        dense: Session,
+        trained: Trained,
+        seconds: float,
+    ) -> Report:
+        recipe, settings = self.recipe, self.recipe.finetune
+        written = load_model(self.target)
+        chosen = {weight.name for weight in collection.weights}
+        after = [w for w in collect_weights(written).weights if w.name in chosen]
+        weights = weight_reports(after)
+        totals = totals_of(weights, model_bytes=self.target.stat().st_size)
+        evaluator = Evaluator(dense, held_out, recipe.data.metric)
+        scores = evaluator.scores(Session(self.target, threads=self.threads))
+        drop = paired_drop(evaluator.baseline, scores)
+        quality = Quality(
+            metric=evaluator.metric.name,
+            samples=len(scores),
+            baseline=float(evaluator.baseline.mean()),
+            compressed=float(scores.mean()),
+            drop=drop.mean,
+            drop_ci95=drop.interval(),
+            max_drop=recipe.max_drop,
+            target_met=drop.mean <= recipe.max_drop,
+        )
+        wanted = recipe.parsed_target
+        reached = totals.compression_rate
+        return Report(
+            "finetune",
+            describe_model(self.source, load_model(self.source)),
+            seed=recipe.seed,
+            weights=weights,
+            skipped=skipped_reports(collection),
+            totals=totals,
+            quality=quality,
+            target=None
+            if wanted is None
+            else TargetReport(wanted.text, wanted.unit, reached, wanted.met(reached)),
+            methods={
+                "penalty": f"{settings.penalty.name}, {settings.penalty.form}",
+                "saliency": settings.saliency,
+                "training": f"{len(trained.epochs)} epochs, the weights of epoch {trained.best.number} "
+                f"(validation {trained.best.score:.4f})",
+            },
+            warnings=("stopped early: validation did not improve",)
+            if trained.stopped_early
+            else (),
+            timings_s={"finetune": round(seconds, 3)},
+        )
+
+
+def _goal(recipe: Recipe, plan: str | Path | None, collection: Collection) -> Goal:
+    target = recipe.parsed_target
+    if plan is not None:
+        if target is not None:
+            msg = "give either a target or a plan"
+            raise RecipeError(msg)
+        keep = load_plan(Path(plan), collection.weights).keep
+        return Goal(by_weight=dict(keep))
+    if target is None:
+        return Goal()
+    if target.unit != "elements":
+        msg = f"finetune takes its target as a compression rate such as 50x, found '{target.text}'"
+        raise RecipeError(msg)
+    return Goal(keep=int(collection.elements / target.limit))
+
+
+def _parts(
+    session: Session,
+    data: DataSource,
+    held_out: DataSource | None,
+    validation: DataSource | None,
+    recipe: Recipe,
+) -> Parts:
+    settings = recipe.finetune
+    samples = load_data(data, session.inputs)
+    if len(samples) < MIN_SAMPLES:
+        msg = f"fine-tuning needs at least {MIN_SAMPLES} samples, found {len(samples)}; give more data"
+        raise DataError(msg)
+    order = np.random.default_rng(recipe.seed).permutation(len(samples))
+    parts = []
+    for source, share in ((held_out, settings.held_out), (validation, settings.validation)):
+        if source is not None:
+            parts.append(load_data(source, session.inputs))
+            continue
+        count = max(1, round(len(samples) * share))
+        parts.append(samples.take(np.sort(order[:count])))
+        order = order[count:]
+    return Parts(samples.take(np.sort(order)), parts[1], parts[0])
+
+
+def _validator(dense: OnnxModule, data: Dataset, metric: str | None, device: torch.device) -> Any:
+    """Scores a module on the validation split."""
+    reference = _outputs(dense, data, device)
+    chosen = find_metric(metric, labelled=data.labels is not None, outputs=reference)
+    known = reference if chosen.needs_dense else None
+
+    def validate(module: OnnxModule) -> float:
+        scores = chosen.score(_outputs(module, data, device), data.labels, known)
+        return float(scores.mean())
+
+    return validate
+
+
+@torch.no_grad()
+def _outputs(module: OnnxModule, data: Dataset, device: torch.device) -> list[NDArray[Any]]:
+    mode = (module.mode.dropout, module.mode.batch_norm)
+    module.set_mode(dropout=False, batch_norm=False)
+    fixed = min((n for n in module.fixed_batch if n), default=0)
+    size = fixed or EVALUATION_BATCH
+    rows: list[list[NDArray[Any]]] = []
+    for feeds in data.batches(size):
+        count = 1 if data.stacked else len(next(iter(feeds.values())))
+        tensors = {name: from_array(array).to(device) for name, array in feeds.items()}
+        if fixed and not data.stacked and count < size:  # filled up with the last sample
+            fill = torch.arange(size).clamp(max=count - 1)
+            tensors = {name: tensor[fill] for name, tensor in tensors.items()}
+        results = module(tensors)
+        several = results if isinstance(results, tuple) else (results,)
+        arrays = [to_array(value) for value in several]
+        by_sample = not data.stacked and all(a.ndim and len(a) >= count for a in arrays)
+        rows.append([a[:count] if by_sample else a[None] for a in arrays])
+    module.set_mode(dropout=mode[0], batch_norm=mode[1])
+    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"device '{name}' cannot be used: {reason}; use auto or cpu"
+        raise RecipeError(msg) from error
+    return device
+
+
+@contextlib.contextmanager
+def _processes() -> Iterator[tuple[int, int]]:
+    """Our rank and the number of processes; ``torchrun`` sets both in the environment."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks == 1:
+        yield 0, 1
+        return
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield torch.distributed.get_rank(), ranks
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,297 @@
+"""Training in phases: sparsify under a penalty, prune step by step, recover; masks exact throughout.
+
+After Chang's thesis: the L½ penalty makes the pretrained model sparse before anything is cut, so
+that less is cut that mattered; then weights are cut gradually while the rest adapt; then the
+learning rate is rewound and the survivors recover. The phases may be repeated.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from onnxprune.errors import RecipeError, TrainingError
+from onnxprune.finetune.checkpoint import load_checkpoint, save_checkpoint
+from onnxprune.finetune.losses import label_loss, total_loss
+from onnxprune.finetune.pruner import Goal, Pruner
+from onnxprune.finetune.schedule import Phase, PhaseName, RateCurve, phases, rate_at
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from onnxprune.finetune.batches import Batch, Batches
+    from onnxprune.finetune.bridge.module import OnnxModule
+    from onnxprune.recipe import FinetuneSection
+
+Progress = Callable[[str, int, int], None]
+Validate = Callable[["OnnxModule"], float]
+"""The score of a module on the validation split; higher is better."""
+
+RUNAWAY = 50.0
+"""A smoothed loss of so many times its first value (at least 1) counts as divergence."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the data came to."""
+
+    number: int
+    phase: str
+    loss: float
+    score: float
+    kept: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of a run: the epoch whose weights were taken, and all epochs."""
+
+    best: Epoch
+    epochs: tuple[Epoch, ...]
+    stopped_early: bool
+
+
+@dataclass
+class _State:
+    step: int = 0
+    epochs: list[Epoch] = field(default_factory=list)
+    best: Epoch | None = None
+    best_weights: dict[str, Tensor] | None = None
+    losses: list[float] = field(default_factory=list)
+    first_loss: float | None = None
+    smooth_loss: float | None = None
+
+
+@final
+class Trainer:
+    """Trains one module; the same arguments give the same weights.
+
+    Args:
+        module: what is trained, on its device.
+        dense: what it is distilled from, or None.
+        batches: training data.
+        validate: scores the module on the validation split.
+        settings: the recipe's section.
+        goal: what to prune down to.
+        prunable: names of the weights that the penalty and the masks act on.
+        checkpoint: file to write every so often, or None.
+        identity: of the run, kept in the checkpoint.
+        progress: told the step after each.
+    """
+
+    def __init__(
+        self,
+        module: OnnxModule,
+        dense: OnnxModule | None,
+        batches: Batches,
+        validate: Validate,
+        settings: FinetuneSection,
+        goal: Goal,
+        prunable: tuple[str, ...],
+        *,
+        checkpoint: Path | None = None,
+        identity: str = "",
+        progress: Progress | None = None,
+    ) -> None:
+        self.module, self._dense, self._batches = module, dense, batches
+        self._validate, self._settings, self._goal = validate, settings, goal
+        self._checkpoint, self._identity = checkpoint, identity
+        self._progress: Progress = progress or (lambda *_: None)
+        self._loss = label_loss(settings.loss.name, batches.labels)
+        self._optimizer = _optimizer(module, settings)
+        weights = module.weights
+        self.pruner = Pruner(
+            {name: weights[name] for name in prunable}, self._optimizer, settings, goal
+        )
+        epochs: dict[PhaseName, int] = {
+            "sparsify": settings.phases.sparsify,
+            "prune": settings.phases.prune if goal.prunes else 0,
+            "recover": settings.phases.recover,
+        }
+        self._phases = phases(epochs, batches.steps_per_epoch, settings.cycles)
+        if not self._phases:
+            msg = "finetune.phases leave nothing to do: all are 0 epochs, or only prune without a target"
+            raise RecipeError(msg)
+        self._device = next(iter(module.parameters())).device
+        self._scaler = torch.amp.GradScaler(
+            self._device.type, enabled=settings.optimizer.precision == "float16"
+        )
+        parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self._forward: Any = (
+            DistributedDataParallel(module, find_unused_parameters=True) if parallel else module
+        )
+        self._rank = torch.distributed.get_rank() if parallel else 0
+        self._state = _State()
+
+    @property
+    def steps(self) -> int:
+        """How many steps the whole run has."""
+        last = self._phases[-1]
+        return last.first_step + last.steps
+
+    def resume(self) -> None:
+        """Go on from the checkpoint.
+
+        Raises:
+            RunError: when there is none, or it is of another run.
+        """
+        assert self._checkpoint is not None
+        held = load_checkpoint(self._checkpoint, self._identity)
+        self.module.load_state_dict(held["module"])
+        self._optimizer.load_state_dict(held["optimizer"])
+        self._scaler.load_state_dict(held["scaler"])
+        self.pruner.load_state(held["pruner"])
+        epochs = [Epoch(**epoch) for epoch in held["epochs"]]
+        best = None if held["best"] is None else Epoch(**held["best"])
+        self._state = _State(
+            held["step"], epochs, best, held["best_weights"], held["losses"],
+            held["first_loss"], held["smooth_loss"],
+        )  # fmt: skip
+
+    def run(self) -> Trained:
+        """Train to the end; the module then holds the weights of the best epoch.
+
+        Raises:
+            TrainingError: when the loss is no number or runs away; the last checkpoint stays.
+        """
+        state, per_epoch = self._state, self._batches.steps_per_epoch
+        self.pruner.masks.apply()
+        started, stopped = time.perf_counter(), False
+        while state.step < self.steps and not stopped:
+            phase = next(p for p in self._phases if state.step < p.first_step + p.steps)
+            self._take_step(phase, state.step)
+            state.step += 1
+            self._progress(phase.name, state.step, self.steps)
+            if state.step % per_epoch == 0:
+                self._end_epoch(phase, time.perf_counter() - started)
+                started = time.perf_counter()
+                stopped = self._out_of_patience()
+            if state.step % self._settings.checkpoint_every == 0:
+                self._save()
+        if state.best_weights is None:
+            self.pruner.finish()
+        else:
+            self.module.load_state_dict(state.best_weights)
+        best = state.best or state.epochs[-1]
+        return Trained(best, tuple(state.epochs), stopped)
+
+    def _take_step(self, phase: Phase, step: int) -> None:
+        settings, optimizer = self._settings, self._optimizer
+        self.pruner.prune_if_due(phase, step)
+        progress = phase.progress(step)
+        curve: RateCurve = "cosine" if phase.name == "recover" else "constant"
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(curve, settings.optimizer.learning_rate, progress)
+        torch.manual_seed(step)  # for Dropout
+        loss = self._loss_of(self._batches.batch(step))
+        self._watch(loss, step)
+        optimizer.zero_grad()
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(optimizer)
+        self.pruner.before_step(phase, progress)
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        self.pruner.after_step(phase, progress)
+
+    def _loss_of(self, batch: Batch) -> Tensor:
+        inputs = {name: value.to(self._device) for name, value in batch.inputs.items()}
+        labels = None if batch.labels is None else batch.labels.to(self._device)
+        precision = self._settings.optimizer.precision
+        dense = None
+        if self._dense is not None and (self._settings.loss.distill or self._loss is None):
+            with torch.no_grad():
+                dense = _several(self._dense(inputs))
+        with torch.autocast(
+            self._device.type, getattr(torch, precision), enabled=precision != "float32"
+        ):
+            outputs = _several(self._forward(inputs))
+        return total_loss(self._settings.loss, self._loss, outputs, labels, dense)
+
+    def _watch(self, loss: Tensor, step: int) -> None:
+        """Stop when the loss is no number or has run away."""
+        state, value = self._state, float(loss.detach())
+        state.losses.append(value)
+        if state.first_loss is None or state.smooth_loss is None:
+            state.first_loss = state.smooth_loss = value
+        state.smooth_loss = 0.98 * state.smooth_loss + 0.02 * value
+        if math.isfinite(value) and state.smooth_loss <= RUNAWAY * max(state.first_loss, 1.0):
+            return
+        kept = (
+            f"; the last good checkpoint is '{self._checkpoint}'"
+            if self._checkpoint is not None and self._checkpoint.is_file()
+            else ""
+        )
+        msg = (
+            f"training diverged at step {step + 1}: the loss is {value:.4g} (it began at "
+            f"{state.first_loss:.4g}); lower the learning rate or the penalty's strength{kept}"
+        )
+        raise TrainingError(msg)
+
+    def _end_epoch(self, phase: Phase, seconds: float) -> None:
+        state = self._state
+        score = self._validate(self.module)
+        mean = sum(state.losses) / max(1, len(state.losses))
+        state.losses = []
+        number = len(state.epochs) + 1
+        epoch = Epoch(number, phase.name, mean, score, self.pruner.masks.kept, round(seconds, 3))
+        state.epochs.append(epoch)
+        settled = phase is self._phases[-1] and (phase.name == "recover" or not self._goal.prunes)
+        if settled and (state.best is None or score >= state.best.score):
+            state.best = epoch
+            state.best_weights = {
+                key: value.clone() for key, value in self.module.state_dict().items()
+            }
+
+    def _out_of_patience(self) -> bool:
+        patience, state = self._settings.patience, self._state
+        if patience is None or state.best is None:
+            return False
+        return len(state.epochs) - state.best.number >= patience
+
+    def _save(self) -> None:
+        if self._checkpoint is None or self._rank:
+            return
+        state = self._state
+        save_checkpoint(
+            self._checkpoint,
+            self._identity,
+            {
+                "module": self.module.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "scaler": self._scaler.state_dict(),
+                "pruner": self.pruner.state(),
+                "step": state.step,
+                "epochs": [vars(epoch) for epoch in state.epochs],
+                "best": None if state.best is None else vars(state.best),
+                "best_weights": state.best_weights,
+                "losses": state.losses,
+                "first_loss": state.first_loss,
+                "smooth_loss": state.smooth_loss,
+            },
+        )
+
+
+def _optimizer(module: OnnxModule, settings: FinetuneSection) -> torch.optim.Optimizer:
+    section = settings.optimizer
+    parameters = list(module.parameters())
+    if section.name == "adam":
+        return torch.optim.Adam(parameters, lr=section.learning_rate, fused=True)
+    return torch.optim.SGD(
+        parameters,
+        lr=section.learning_rate,
+        momentum=section.momentum,
+        nesterov=section.momentum > 0,
+    )
+
+
+def _several(outputs: Any) -> tuple[Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -1,0 +1,112 @@
+"""From a packed model back to the dense model with zeros, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from passes.pack.evaluate import ChainError, evaluate
+from passes.pack.marks import chain_nodes_of, read_marks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from passes.pack.marks import Marks
+
+
+@dataclass(frozen=True)
+class UnpackWeightsPass(ir.passes.InPlacePass):
+    """Replaces every chain of a packed model by the initializer that it rebuilds."""
+
+    def requires(self, model: ir.Model) -> None:
+        """The model is packed, and what marks it as such is whole."""
+        if read_marks(model) is None:
+            msg = "the model is not packed: there is nothing to unpack"
+            raise ir.passes.PreconditionError(msg)
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Unpack all graphs.
+
+        Raises:
+            ir.passes.PreconditionError: when a chain is damaged.
+        """
+        marks = read_marks(model)
+        assert marks is not None
+        try:
+            for number, graph in enumerate(model.graphs()):
+                _unpack_graph(graph, marks, number)
+        except ChainError as error:
+            msg = f"a packed weight is damaged: {error}"
+            raise ir.passes.PreconditionError(msg) from error
+        marks.remove(model)
+        return ir.passes.PassResult(model, modified=True)
+
+
+def _unpack_graph(graph: ir.Graph, marks: Marks, number: int) -> None:
+    nodes = chain_nodes_of(graph, marks.prefix)
+    helpers = [name for name in graph.initializers if name.startswith(marks.prefix)]
+    known: dict[str, NDArray[Any]] = {}
+    for name in helpers:
+        tensor = graph.initializers[name].const_value
+        assert tensor is not None
+        known[name] = tensor.numpy()
+    restored = []
+    last_use = _last_uses(nodes)
+    for at, node in enumerate(nodes):
+        names = [value.name or "" for value in node.inputs if value is not None]
+        if missing := [name for name in names if name not in known]:
+            msg = f"step '{node.outputs[0].name}' reads '{missing[0]}', which nothing makes"
+            raise ChainError(msg)
+        arrays = evaluate(node, [known[name] for name in names])
+        for name in names:
+            if last_use[name] == at:
+                known.pop(name, None)
+        for value, array in zip(node.outputs, arrays, strict=True):
+            name = value.name or ""
+            if name.startswith(marks.prefix):
+                known[name] = array
+            else:
+                restored.append((value, array))
+    new = [_initializer(value, array) for value, array in restored]
+    graph.remove(nodes, safe=True)
+    _place(graph, helpers, new, marks.places(number))
+
+
+def _last_uses(nodes: tuple[ir.Node, ...]) -> dict[str, int]:
+    return {
+        value.name or "": at
+        for at, node in enumerate(nodes)
+        for value in node.inputs
+        if value is not None
+    }
+
+
+def _initializer(value: ir.Value, array: NDArray[Any]) -> ir.Value:
+    """A constant in place of what a chain rebuilt."""
+    name = value.name
+    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    new = ir.Value(
+        name=name,
+        shape=ir.Shape(tensor.shape.numpy()),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    value.replace_all_uses_with(new)
+    return new
+
+
+def _place(
+    graph: ir.Graph, helpers: list[str], new: list[ir.Value], places: tuple[int, ...]
+) -> None:
+    """Drop the helpers and put the restored initializers where they were, as far as it is known."""
+    for name in helpers:
+        graph.initializers.pop(name)
+    order = list(graph.initializers.values())
+    graph.initializers.clear()
+    for value, place in zip(new, (*places, *[len(order) + len(new)] * len(new)), strict=False):
+        order.insert(place, value)
+    for value in order:
+        graph.register_initializer(value)
