@@ -13,6 +13,7 @@ from onnxprune.files import write_text
 from onnxprune.html import render
 from onnxprune.in_memory import label_of, run_on_file
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
+from onnxprune.memories import find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.paired import paired_drop
 from onnxprune.plan import masks_of
@@ -96,7 +97,7 @@ def _compress(
     clock: _Clock,
     label: str,
 ) -> Report:
-    memory = hardware.find_memory(recipe.estimate.memory)
+    memory = find_memory(recipe.estimate.memory)
     hardware.check_encoding(recipe.encode.encoding)
     with clock.step("prepare"):
         study = open_study(path, data, recipe, threads=threads, label=label)
