@@ -359,8 +359,9 @@ class Encoding(abc.ABC):
         elif pointers:
             msg = f"{len(pointers)} bytes of pointers stand where there are none"
             raise BlobError(msg)
-        if starts[-1] != data_bytes or (np.diff(starts) < 0).any():
-            msg = f"chunks do not follow each other from byte 0 to {data_bytes}"
+        whole = starts[-1] == data_bytes and data_bytes % self.align == 0
+        if not whole or (np.diff(starts) < 0).any():
+            msg = f"chunks aligned to {self.align} do not follow each other from byte 0 to {data_bytes}"
             raise BlobError(msg)
         return starts
 
