@@ -81,6 +81,14 @@ def finetune(
             show_default=False,
         ),
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher",
+            help="Dense model to learn from; the model as it comes in when left out.",
+            show_default=False,
+        ),
+    ] = None,
     max_drop: MaxDrop = None,
     metric: Metric = None,
     nodes_to_exclude: Exclude = None,
@@ -127,6 +135,7 @@ def finetune(
                 plan=plan,
                 held_out=test_data,
                 validation=validation_data,
+                teacher=teacher,
                 checkpoint=checkpoint,
                 resume=resume,
                 device=device,

@@ -32,6 +32,12 @@ class Masks:
             name: (w.detach() != 0 if keep_zeros else torch.ones_like(w, dtype=torch.bool))
             for name, w in self._weights.items()
         }
+        self._dropped: dict[str, Tensor] = {}
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """What is not kept, of the weights that have anything of that kind."""
+        self._dropped = {n: ~m for n, m in self._masks.items() if not bool(m.all())}
 
     @property
     def by_name(self) -> dict[str, Tensor]:
@@ -52,12 +58,13 @@ class Masks:
         """Take masks as :attr:`by_name` gave them."""
         for name, mask in masks.items():
             self._masks[name] = mask.to(self._weights[name].device)
+        self._refresh()
 
     @torch.no_grad()
     def apply(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Set what is not kept to +0.0, in the weights and in the optimizer's momentum."""
-        for name, weight in self._weights.items():
-            dropped = ~self._masks[name]
+        for name, dropped in self._dropped.items():
+            weight = self._weights[name]
             weight.masked_fill_(dropped, 0.0)
             state = {} if optimizer is None else optimizer.state.get(weight, {})
             for moment in ("exp_avg", "momentum_buffer"):
@@ -67,9 +74,10 @@ class Masks:
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """Set the gradients of what is not kept to zero."""
-        for name, weight in self._weights.items():
-            if weight.grad is not None:
-                weight.grad.masked_fill_(~self._masks[name], 0.0)
+        for name, dropped in self._dropped.items():
+            gradient = self._weights[name].grad
+            if gradient is not None:
+                gradient.masked_fill_(dropped, 0.0)
 
     def shrink_to(self, scores: Mapping[str, Tensor], keep: int) -> None:
         """Keep exactly ``keep`` weights of highest score, over all weights, of those kept now.
@@ -86,6 +94,7 @@ class Masks:
             part = chosen[start : start + mask.numel()].reshape(tuple(mask.shape))
             self._masks[name] = torch.from_numpy(part.copy()).to(mask.device) & mask
             start += mask.numel()
+        self._refresh()
 
     def shrink_each_to(self, scores: Mapping[str, Tensor], keep: Mapping[str, int]) -> None:
         """Keep in each weight so many elements of highest score; weights not named stay."""
@@ -94,11 +103,13 @@ class Masks:
             if count < int(mask.sum()):
                 chosen = keep_largest(_live(scores[name], mask), count)
                 self._masks[name] = torch.from_numpy(chosen).to(mask.device) & mask
+        self._refresh()
 
     def follow_zeros(self) -> None:
         """Drop what has become zero, as a proximal map leaves it."""
         for name, weight in self._weights.items():
             self._masks[name] = self._masks[name] & (weight.detach() != 0)
+        self._refresh()
 
 
 def _live(scores: Tensor, mask: Tensor) -> np.ndarray:

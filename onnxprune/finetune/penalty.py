@@ -79,8 +79,9 @@ class Penalty(abc.ABC):
             return 0.0
         edge = float(flat.kthvalue(flat.numel() - keep).values)
         kappa = self.kappa_of(edge)
-        while self.threshold(kappa) < edge:  # rounding must not let the edge itself survive
-            kappa = math.nextafter(kappa, math.inf)
+        # Rounding, in the weights' own dtype, must not let the edge itself survive.
+        while float(torch.tensor(self.threshold(kappa), dtype=flat.dtype)) < edge:
+            kappa *= 1 + 2**-24
         return kappa
 
 
@@ -102,21 +103,23 @@ class LHalf(Penalty):
 
     def gradient(self, x: Tensor) -> Tensor:
         """f'(w) / (2 sqrt(f(w)))."""
-        a = self.smoothing
-        near = -(x**3) / (2 * a**3) + 3 * x / (2 * a)
-        slope = torch.where(x.abs() < a, near, x.sign())
+        near = (x / self.smoothing).clamp(-1, 1)  # w / a inside, the sign outside
+        slope = near * (1.5 - 0.5 * near.square())
         return slope / (2 * self._smooth_abs(x).sqrt())
 
     def _smooth_abs(self, x: Tensor) -> Tensor:
-        a, size = self.smoothing, x.abs()
-        near = -(x**4) / (8 * a**3) + 3 * x**2 / (4 * a) + 3 * a / 8
-        return torch.where(size < a, near, size)
+        """f(w): the polynomial up to a, where it is a, and the distance beyond a on top."""
+        a = self.smoothing
+        square = (x / a).clamp(-1, 1).square()
+        inside = a * (0.375 + square * (0.75 - 0.125 * square))
+        return inside + (x.abs() - a).clamp_min(0)
 
     def prox(self, x: Tensor, kappa: Kappa) -> Tensor:
         """Half-thresholding, in closed form."""
+        limit = torch.as_tensor(1.5 * kappa ** (2 / 3), dtype=x.dtype, device=x.device)
         kappa = torch.as_tensor(kappa, dtype=x.dtype, device=x.device)
         size = x.abs()
-        kept = size > 1.5 * kappa ** (2 / 3)
+        kept = size > limit
         # Where nothing is kept the angle has no meaning; any valid one will do.
         angle = torch.acos(
             torch.where(kept, kappa / 4 * (size.clamp_min(1e-30) / 3) ** -1.5, 0.0).clamp(-1, 1)

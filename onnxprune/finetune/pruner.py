@@ -90,6 +90,8 @@ class Pruner:
         within = step - phase.first_step
         if not self._goal.prunes or phase.name == "sparsify":
             return
+        if not within and not phase.cycle:
+            self._begin()
         if phase.name == "recover":
             if within == 0:
                 self._prune(phase, 1.0)
@@ -173,12 +175,25 @@ class Pruner:
             }
             self._shrink(None, each)
 
+    def _begin(self) -> None:
+        """Take stock before the first cut: the schedule begins at what the penalty has left alive.
+
+        Weights that a smoothed penalty holds near zero cost nothing to cut, so no time is spent on
+        cutting them slowly.
+        """
+        if self._penalty is None or self._section.name == "l2":
+            return
+        for name, mask in self.masks.by_name.items():
+            alive = (self._weights[name].detach().abs() > self._section.smoothing) & mask
+            self._begin_each[name] = int(alive.sum())
+        self._begin_keep = sum(self._begin_each.values())
+
     def _due(self, begin: int, end: int, phase: Phase, progress: float) -> int:
         """How many weights stay at this point, of ``begin`` before all cycles and ``end`` after.
 
         Each cycle takes the same share of what is left; within it the schedule's curve holds.
         """
-        cycles = self._settings.cycles
+        cycles, begin = self._settings.cycles, max(begin, end)
         ratio = max(end, 1) / max(begin, 1)
         before = ratio ** (phase.cycle / cycles)
         after = ratio ** ((phase.cycle + 1) / cycles)

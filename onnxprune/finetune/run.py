@@ -9,22 +9,19 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from onnxprune.data import load_data
-from onnxprune.errors import DataError, RecipeError
+from onnxprune.errors import ModelError, RecipeError
 from onnxprune.evaluate import Evaluator
 from onnxprune.files import check_parent, write_bytes
 from onnxprune.finetune.batches import Batches, find_augment
 from onnxprune.finetune.bridge import to_torch, write_back
-from onnxprune.finetune.bridge.dtypes import from_array, to_array
+from onnxprune.finetune.parts import Parts, deal, validator
 from onnxprune.finetune.pruner import Goal
 from onnxprune.finetune.train import Trainer
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.metrics import find_metric
 from onnxprune.model_io import load_model, load_proto
 from onnxprune.paired import paired_drop
 from onnxprune.plan import load_plan
@@ -32,29 +29,18 @@ from onnxprune.recipe import Recipe
 from onnxprune.report import Quality, Report, TargetReport, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
-from passes.weights import collect_weights
+from passes.weights import collect_weights, count_nonzeros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
     from onnxprune.data import Dataset, DataSource
     from onnxprune.finetune.bridge import OnnxModule
     from onnxprune.finetune.train import Progress, Trained
     from passes.weights import Collection
 
-EVALUATION_BATCH = 256
-MIN_SAMPLES = 10
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The data of a run: what is trained on, what chooses the epoch, what is reported."""
-
-    train: Dataset
-    validation: Dataset
-    held_out: Dataset
+PRUNED = 0.05
+"""From this sparsity on a model counts as pruned already."""
 
 
 def finetune(
@@ -66,6 +52,7 @@ def finetune(
     plan: str | Path | None = None,
     held_out: DataSource | None = None,
     validation: DataSource | None = None,
+    teacher: str | Path | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -85,6 +72,8 @@ def finetune(
         plan: JSON file with sparsity by weight or node, in place of a target.
         held_out: data to report on; a share of ``data`` when None.
         validation: data that choose the epoch; a share of ``data`` when None.
+        teacher: path of the dense model to learn from, of the same inputs and outputs; the model as
+            it comes in when None, unless that is pruned already and there are labels.
         checkpoint: file for checkpoints; beside ``output`` when None. Removed when all is done.
         resume: go on from the checkpoint.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
@@ -103,7 +92,16 @@ def finetune(
         torch.set_num_threads(threads)
     with _processes() as (rank, ranks):
         return _Run(
-            source, target, kept_at, recipe, _device(device), rank, ranks, threads, progress
+            source,
+            target,
+            kept_at,
+            recipe,
+            Path(teacher) if teacher else None,
+            _device(device),
+            rank,
+            ranks,
+            threads,
+            progress,
         ).go(data, held_out, validation, plan, resume=resume)
 
 
@@ -113,6 +111,7 @@ class _Run:
     target: Path
     checkpoint: Path
     recipe: Recipe
+    teacher: Path | None
     device: torch.device
     rank: int
     ranks: int
@@ -138,25 +137,20 @@ class _Run:
         )
         goal = _goal(recipe, plan, collection)
         session = Session(self.source, threads=self.threads)
-        parts = _parts(session, data, held_out, validation, recipe)
+        parts = deal(session, data, held_out, validation, recipe)
         module = to_torch(proto, compute=torch.float32).to(self.device)
         module.set_mode(
             straight_through=True,
             dropout=settings.dropout,
             batch_norm=settings.batch_norm == "train",
         )
-        dense = (
-            to_torch(proto, compute=torch.float32)
-            .to(self.device)
-            .requires_grad_(requires_grad=False)
-        )
-        dense.set_mode(straight_through=True)
+        dense = self._dense(session)
         prunable = tuple(w.name for w in collection.weights if w.name in module.weights)
         trainer = Trainer(
             module,
-            dense if settings.loss.distill or parts.train.labels is None else None,
+            dense if self._learns_from_dense(collection, parts) else None,
             self._batches(session, parts.train),
-            _validator(dense, parts.validation, recipe.data.metric, self.device),
+            validator(dense, parts.validation, recipe.data.metric, self.device),
             settings,
             goal,
             prunable,
@@ -174,7 +168,32 @@ class _Run:
         if self.ranks > 1:
             torch.distributed.barrier()
         seconds = time.perf_counter() - started
-        return self._report(collection, parts.held_out, session, trained, seconds)
+        taught_itself = parts.train.labels is not None and self._teaches_itself(collection)
+        return self._report(
+            collection, parts.held_out, session, trained, seconds, taught_itself=taught_itself
+        )
+
+    def _dense(self, session: Session) -> OnnxModule:
+        """The teacher, which never changes."""
+        dense = to_torch(self.teacher or self.source, compute=torch.float32).to(self.device)
+        if tuple(dense.input_types) != tuple(s.name for s in session.inputs) or (
+            dense.output_names != session.outputs
+        ):
+            msg = f"teacher '{self.teacher}' and '{self.source}' differ in their inputs or outputs; name the dense original"
+            raise ModelError(msg)
+        dense.set_mode(straight_through=True)
+        dense.requires_grad_(requires_grad=False)
+        return dense
+
+    def _learns_from_dense(self, collection: Collection, parts: Parts) -> bool:
+        if parts.train.labels is None:
+            return True
+        return bool(self.recipe.finetune.loss.distill) and not self._teaches_itself(collection)
+
+    def _teaches_itself(self, collection: Collection) -> bool:
+        """The model is pruned already and no other is named: learning from it would hold it back."""
+        kept = sum(count_nonzeros(weight.array()) for weight in collection.weights)
+        return self.teacher is None and kept < (1 - PRUNED) * collection.elements
 
     def _batches(self, session: Session, train: Dataset) -> Batches:
         settings = self.recipe.finetune
@@ -191,6 +210,8 @@ class _Run:
     def _identity(self, train: Dataset, goal: Goal) -> str:
         digest = hashlib.sha256(self.source.read_bytes())
         digest.update(train.fingerprint().encode())
+        if self.teacher is not None:
+            digest.update(self.teacher.read_bytes())
         settings = self.recipe.finetune.model_dump(mode="json")
         del settings["checkpoint_every"]
         described = [settings, self.recipe.seed, goal.keep, goal.by_weight, self.ranks]
@@ -204,6 +225,8 @@ class _Run:
         dense: Session,
         trained: Trained,
         seconds: float,
+        *,
+        taught_itself: bool,
     ) -> Report:
         recipe, settings = self.recipe, self.recipe.finetune
         written = load_model(self.target)
@@ -224,6 +247,14 @@ class _Run:
             max_drop=recipe.max_drop,
             target_met=drop.mean <= recipe.max_drop,
         )
+        warnings = []
+        if taught_itself and settings.loss.distill:
+            warnings.append(
+                "the model is pruned already, so it learned from the labels alone; name its dense "
+                "original as the teacher (--teacher) to learn from that too"
+            )
+        if trained.stopped_early:
+            warnings.append("stopped early: validation did not improve")
         wanted = recipe.parsed_target
         reached = totals.compression_rate
         return Report(
@@ -264,65 +295,6 @@ def _goal(recipe: Recipe, plan: str | Path | None, collection: Collection) -> Go
         msg = f"finetune takes its target as a compression rate such as 50x, found '{target.text}'"
         raise RecipeError(msg)
     return Goal(keep=int(collection.elements / target.limit))
-
-
-def _parts(
-    session: Session,
-    data: DataSource,
-    held_out: DataSource | None,
-    validation: DataSource | None,
-    recipe: Recipe,
-) -> Parts:
-    settings = recipe.finetune
-    samples = load_data(data, session.inputs)
-    if len(samples) < MIN_SAMPLES:
-        msg = f"fine-tuning needs at least {MIN_SAMPLES} samples, found {len(samples)}; give more data"
-        raise DataError(msg)
-    order = np.random.default_rng(recipe.seed).permutation(len(samples))
-    parts = []
-    for source, share in ((held_out, settings.held_out), (validation, settings.validation)):
-        if source is not None:
-            parts.append(load_data(source, session.inputs))
-            continue
-        count = max(1, round(len(samples) * share))
-        parts.append(samples.take(np.sort(order[:count])))
-        order = order[count:]
-    return Parts(samples.take(np.sort(order)), parts[1], parts[0])
-
-
-def _validator(dense: OnnxModule, data: Dataset, metric: str | None, device: torch.device) -> Any:
-    """Scores a module on the validation split."""
-    reference = _outputs(dense, data, device)
-    chosen = find_metric(metric, labelled=data.labels is not None, outputs=reference)
-    known = reference if chosen.needs_dense else None
-
-    def validate(module: OnnxModule) -> float:
-        scores = chosen.score(_outputs(module, data, device), data.labels, known)
-        return float(scores.mean())
-
-    return validate
-
-
-@torch.no_grad()
-def _outputs(module: OnnxModule, data: Dataset, device: torch.device) -> list[NDArray[Any]]:
-    mode = (module.mode.dropout, module.mode.batch_norm)
-    module.set_mode(dropout=False, batch_norm=False)
-    fixed = min((n for n in module.fixed_batch if n), default=0)
-    size = fixed or EVALUATION_BATCH
-    rows: list[list[NDArray[Any]]] = []
-    for feeds in data.batches(size):
-        count = 1 if data.stacked else len(next(iter(feeds.values())))
-        tensors = {name: from_array(array).to(device) for name, array in feeds.items()}
-        if fixed and not data.stacked and count < size:  # filled up with the last sample
-            fill = torch.arange(size).clamp(max=count - 1)
-            tensors = {name: tensor[fill] for name, tensor in tensors.items()}
-        results = module(tensors)
-        several = results if isinstance(results, tuple) else (results,)
-        arrays = [to_array(value) for value in several]
-        by_sample = not data.stacked and all(a.ndim and len(a) >= count for a in arrays)
-        rows.append([a[:count] if by_sample else a[None] for a in arrays])
-    module.set_mode(dropout=mode[0], batch_norm=mode[1])
-    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 
 def _device(name: str) -> torch.device:

@@ -51,10 +51,14 @@ def _turned(x: Tensor, *, last: int, batch: int) -> Tensor:
     return x.transpose(-1, -2) if last and x.ndim > 1 else x
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in {torch.float16, torch.bfloat16} else x
+
+
 def _normalised(
     node: Node, x: Tensor, gamma: Tensor, beta: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inner = x.float() if x.dtype in {torch.float16, torch.bfloat16} else x
+    inner = _wide(x)
     variance, mean = torch.var_mean(inner, -1, correction=0, keepdim=True)
     inverse = torch.rsqrt(variance + node.get("epsilon", 1e-12))
     y = (inner - mean) * inverse * gamma.to(inner.dtype)
@@ -80,9 +84,10 @@ def _skip_simplified(
     node: Node, x: Tensor, skip: Tensor, gamma: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     total = x + skip if bias is None else x + skip + bias
-    square = total.float().square().mean(-1, keepdim=True)
+    inner = _wide(total)
+    square = inner.square().mean(-1, keepdim=True)
     inverse = torch.rsqrt(square + node.get("epsilon", 1e-12))
-    y = (total.float() * inverse * gamma.float()).to(x.dtype)
+    y = (inner * inverse * gamma.to(inner.dtype)).to(x.dtype)
     return y, square, inverse, total
 
 
