@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from onnxprune import hardware
 from onnxprune.compress import compress, search
 from onnxprune.data import load_data
+from onnxprune.design_space import AUTO, explore, make_design_space, with_points
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
+from onnxprune.memories import find_memories
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
 from onnxprune.plan import Plan, load_plan
-from onnxprune.report import Report, describe_file, describe_model
+from onnxprune.report import Report, WeightReport, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
 from onnxprune.verify import compare_models, random_samples
@@ -221,35 +223,65 @@ def decode(blob: PathLike, output: PathLike) -> None:
 
 
 def estimate(
-    source: PathLike, *, memory: str = "ddr4-2400", encoding: str = hardware.AUTO
+    source: PathLike,
+    *,
+    memory: str = "ddr4-2400",
+    encoding: str | None = None,
+    decoder_lanes: Sequence[int] = (),
+    decoder_width: int = 1,
+    chunk: int | None = None,
+    compute_lanes: int = 0,
+    clock_ratio: float = 1.0,
+    buffers: int = 2,
+    buffer_bytes: int = 4096,
+    embeddings: bool = False,
 ) -> Report:
     """The cycles that fetching each weight of a model or a blob takes, against dense.
+
+    Every memory is combined with every encoding and every number of lanes. With one combination the
+    report has the figures by weight; with several it has ``points``.
+
+    Args:
+        source: path of a model or a blob.
+        memory: names of memories, or YAML files of the user's own, separated by commas.
+        encoding: names separated by commas, ``auto`` (fewest bytes; also when None) or
+            ``auto-cycles``; a blob's tensors stay as they are.
+        decoder_lanes: numbers of lanes of the decoder; none leaves decoding out.
+        decoder_width: values that a lane places in a clock.
+        chunk: weights of a chunk; None: 1024 with a decoder, all without.
+        compute_lanes: units that take a nonzero weight a clock; 0 leaves them out.
+        clock_ratio: clocks of decoder and compute units in a clock of the memory.
+        buffers: 1 single, 2 double buffering, more for deeper prefetch.
+        buffer_bytes: size of one.
+        embeddings: estimate embeddings too.
 
     Raises:
         ModelError, BlobError, RecipeError: when one of the arguments cannot be used.
     """
-    hardware.check_encoding(encoding)
-    spec = hardware.find_memory(memory)
+    space = make_design_space(
+        find_memories(memory),
+        encoding=encoding or AUTO,
+        decoder_lanes=decoder_lanes,
+        decoder_width=decoder_width,
+        chunk=chunk,
+        compute_lanes=compute_lanes,
+        clock_ratio=clock_ratio,
+        buffers=buffers,
+        buffer_bytes=buffer_bytes,
+    )
     path = Path(source)
     if hardware.is_blob(path):
-        weights = hardware.blob_weights(path, spec)
-        model = describe_file(path)
-        return Report(
-            "estimate",
-            model,
-            weights=weights,
-            totals=totals_of(weights),
-            memory=hardware.describe(spec),
-        )
+        if encoding is not None or chunk is not None:
+            msg = f"'{source}' is a blob, whose tensors are encoded already; leave encoding and chunk out"
+            raise RecipeError(msg)
+        weights: list[WeightReport] = []
+        explored = explore(hardware.blob_tensors(path, weights), space)
+        report = Report("estimate", describe_file(path), weights=tuple(weights))
+        return with_points(report, explored, space)
     loaded = load_model(path)
-    collection = collect_weights(loaded)
-    weights = hardware.with_fetch(
-        hardware.with_encoding(weight_reports(collection.weights), collection.weights, encoding),
-        spec,
-    )
-    return _report(
-        "estimate", path, loaded, collection, weights=weights, memory=hardware.describe(spec)
-    )
+    collection = collect_weights(loaded, embeddings=embeddings)
+    explored = explore((hardware.tensor_of(weight) for weight in collection.weights), space)
+    return with_points(_report("estimate", path, loaded, collection), explored, space)
 
 
 def verify(

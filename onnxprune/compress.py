@@ -12,6 +12,7 @@ from onnxprune.evaluate import Evaluator
 from onnxprune.files import write_text
 from onnxprune.html import render
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
+from onnxprune.memories import find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.paired import paired_drop
 from onnxprune.plan import masks_of
@@ -69,7 +70,7 @@ def compress(
         OnnxPruneError: when an argument cannot be used or a file cannot be written.
     """
     recipe = recipe or Recipe()
-    memory = hardware.find_memory(recipe.estimate.memory)
+    memory = find_memory(recipe.estimate.memory)
     hardware.check_encoding(recipe.encode.encoding)
     clock = _Clock(progress)
     with clock.step("prepare"):

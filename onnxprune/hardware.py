@@ -14,9 +14,9 @@ from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.entropy import entropy_bound_bits
 from hwmodel.errors import BlobError as HardwareBlobError
 from hwmodel.fetch import fetch_stream
-from hwmodel.memory import load_memory, memory_names
 from hwmodel.select import best_encoding
 from hwmodel.tensor import TensorSpec
+from onnxprune.design_space import Tensor
 from onnxprune.errors import BlobError, RecipeError
 from onnxprune.files import replacing
 from onnxprune.report import WeightReport
@@ -33,18 +33,6 @@ if TYPE_CHECKING:
     from passes.weights import Weight
 
 AUTO = "auto"
-
-
-def find_memory(name: str) -> Memory:
-    """A memory by name.
-
-    Raises:
-        RecipeError: naming those there are.
-    """
-    if name not in memory_names():
-        msg = f"there is no memory '{name}'; known are {', '.join(memory_names())}"
-        raise RecipeError(msg)
-    return load_memory(name)
 
 
 def check_encoding(name: str) -> None:
@@ -114,19 +102,6 @@ def with_blob(weights: Sequence[WeightReport], path: Path) -> tuple[WeightReport
     )
 
 
-def with_encoding(
-    reports: Sequence[WeightReport], weights: Sequence[Weight], name: str
-) -> tuple[WeightReport, ...]:
-    """The weights with the encoding that they would get, and its exact bytes; nothing is written."""
-    result = []
-    for report, weight in zip(reports, weights, strict=True):
-        array, spec = weight.array(), _spec_of(weight)
-        encoding = encoding_of(array, spec, name)
-        size = encoding.size(array, spec).bytes
-        result.append(replace(report, encoding=encoding.name, encoded_bytes=int(size)))
-    return tuple(result)
-
-
 def with_fetch(weights: Sequence[WeightReport], memory: Memory) -> tuple[WeightReport, ...]:
     """The weights with the cycles that fetching them takes, encoded and dense."""
     return tuple(
@@ -189,17 +164,22 @@ def is_blob(path: Path) -> bool:
         return swb.is_blob(path)
 
 
-def blob_weights(path: Path, memory: Memory) -> tuple[WeightReport, ...]:
-    """What a blob holds, with the cycles that fetching it takes.
+def tensor_of(weight: Weight) -> Tensor:
+    """A weight as a design space sees it."""
+    return Tensor(_spec_of(weight), weight.array())
+
+
+def blob_tensors(path: Path, weights: list[WeightReport]) -> Iterator[Tensor]:
+    """What a blob holds, tensor by tensor; the figures of each are appended to ``weights``.
 
     Raises:
         BlobError: when the blob is missing, damaged or hostile.
     """
     with _blob_errors(path), open_blob(path) as blob:
-        reports = tuple(
-            _blob_weight(tensor, blob.read(tensor.spec.name)) for tensor in blob.tensors
-        )
-    return with_fetch(reports, memory)
+        for tensor in blob.tensors:
+            array = blob.read(tensor.spec.name)
+            weights.append(_blob_weight(tensor, array))
+            yield Tensor(tensor.spec, array, tensor.encoding)
 
 
 def _blob_weight(tensor: BlobTensor, array: NDArray[Any]) -> WeightReport:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnxprune
+from hwmodel.estimate import TensorCycles  # noqa: TC001 - as above
 from onnxprune.model_io import file_bytes
 
 if TYPE_CHECKING:
@@ -52,6 +53,42 @@ class WeightReport:
     encoded_bytes: int | None = None
     dense_fetch_cycles: int | None = None
     fetch_cycles: int | None = None
+    dense_fetch: TensorCycles | None = None
+    fetch: TensorCycles | None = None
+
+
+@dataclass(frozen=True)
+class PointWeight:
+    """What a weight costs at one point of the design space."""
+
+    name: str
+    encoding: str
+    encoded_bytes: int
+    fetch: TensorCycles
+
+
+@dataclass(frozen=True)
+class DesignPoint:
+    """All weights from one memory, in one encoding, through one decoder; sums over them.
+
+    Cycles are clocks of the memory; ``share_of_peak`` is of the fetches alone.
+    """
+
+    memory: str
+    encoding: str
+    encoded_bytes: int
+    fetched_bytes: int
+    memory_cycles: int
+    decode_cycles: int
+    compute_cycles: int
+    stall_cycles: int
+    fetch_cycles: int
+    dense_fetch_cycles: int
+    share_of_peak: float
+    microseconds: float
+    weights: tuple[PointWeight, ...]
+    decoder_lanes: int | None = None
+    energy_pJ: float | None = None  # noqa: N815 - the unit
 
 
 @dataclass(frozen=True)
@@ -164,6 +201,8 @@ class Report:
     verification: Verification | None = None
     search: SearchReport | None = None
     memory: Mapping[str, Any] | None = None
+    memories: tuple[Mapping[str, Any], ...] | None = None
+    points: tuple[DesignPoint, ...] | None = None
     methods: Mapping[str, str] | None = None
     warnings: tuple[str, ...] = ()
     timings_s: Mapping[str, float] | None = None

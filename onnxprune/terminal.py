@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from onnxprune.past_run import Compared
-    from onnxprune.report import Report
+    from onnxprune.report import DesignPoint, Report, WeightReport
 
     Step = Callable[[str, int, int], None]
 
@@ -48,7 +48,12 @@ def progress_bars() -> Iterator[Step]:
 def show(report: Report) -> None:
     """Print the report's tables and its summary."""
     console = Console()
-    if report.weights:
+    if report.points and len(report.points) > 1:
+        for table in _points_tables(report.points):
+            console.print(table, "", sep="\n")
+    elif report.points and report.weights:
+        console.print(_fetch_table(report.weights), "", sep="\n")
+    elif report.weights:
         console.print(_weights_table(report), "", sep="\n")
     if report.skipped and report.command == "inspect":
         console.print(_skipped_table(report), "", sep="\n")
@@ -93,6 +98,13 @@ def summary(report: Report) -> list[str]:
                     f"{name} [b]{bytes_text(size)}[/b] ({rate_text(report.model.bytes / size)} smaller)"
                 )
         lines.append(", ".join(sizes))
+        if report.points and len(report.points) > 1:
+            best = min(report.points, key=lambda point: point.microseconds)
+            lanes = "" if best.decoder_lanes is None else f", {best.decoder_lanes} lanes"
+            lines.append(
+                f"fastest: {escape(best.memory)}, [b]{best.encoding}[/b]{lanes}, "
+                f"{count_text(best.fetch_cycles)} cycles, {best.microseconds:,.3g} µs"
+            )
         if totals.fetch_cycles is not None and totals.dense_fetch_cycles is not None:
             name = escape(str((report.memory or {}).get("name", "memory")))
             lines.append(
@@ -146,6 +158,68 @@ def _weights_table(report: Report) -> Table:
             cells += [bytes_text(weight.encoded_bytes or 0), weight.encoding or ""]
         if fetched:
             cells.append(count_text(weight.fetch_cycles or 0))
+        table.add_row(*cells)
+    return table
+
+
+def _fetch_table(weights: Sequence[WeightReport]) -> Table:
+    """What fetching each weight takes; parts that are nothing everywhere are left out."""
+    fetches = [weight.fetch for weight in weights if weight.fetch]
+    worked = any(fetch.stall_cycles for fetch in fetches)
+    energy = any(fetch.energy_pJ is not None for fetch in fetches)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("weight", overflow="fold")
+    table.add_column("as", no_wrap=True)
+    headings = ["fetched", "of peak", *(["µJ"] if energy else [])]
+    headings += ["memory", "decode", "stall"] if worked else []
+    for heading in (*headings, "cycles", "dense"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for weight in weights:
+        if weight.fetch is None:
+            continue
+        fetch = weight.fetch
+        cells = [escape(weight.name), weight.encoding or "", bytes_text(fetch.fetched_bytes)]
+        cells.append(percent_text(fetch.share_of_peak, 1))
+        if energy:
+            cells.append(f"{(fetch.energy_pJ or 0) / 1e6:.3g}")
+        if worked:
+            counts = (fetch.memory_cycles, fetch.decode_cycles, fetch.stall_cycles)
+            cells += [count_text(count) for count in counts]
+        cells += [count_text(fetch.cycles), count_text(weight.dense_fetch_cycles or 0)]
+        table.add_row(*cells)
+    return table
+
+
+def _points_tables(points: Sequence[DesignPoint]) -> list[Table]:
+    """A table for each memory, a row for each encoding and decoder."""
+    memories = dict.fromkeys(point.memory for point in points)
+    return [_points_table([p for p in points if p.memory == memory]) for memory in memories]
+
+
+def _points_table(points: Sequence[DesignPoint]) -> Table:
+    decoded = any(point.decoder_lanes is not None for point in points)
+    worked = any(point.stall_cycles for point in points)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        title=f"{escape(points[0].memory)}, dense {count_text(points[0].dense_fetch_cycles)} cycles",
+        title_justify="left",
+    )
+    table.add_column("encoding", no_wrap=True)
+    headings = [*(["lanes"] if decoded else []), "fetched", "of peak"]
+    headings += ["memory", "decode", "stall"] if worked else []
+    for heading in (*headings, "cycles", "gain", "µs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for point in points:
+        cells = [point.encoding, *([str(point.decoder_lanes)] if decoded else [])]
+        cells += [bytes_text(point.fetched_bytes), percent_text(point.share_of_peak, 1)]
+        if worked:
+            counts = (point.memory_cycles, point.decode_cycles, point.stall_cycles)
+            cells += [count_text(count) for count in counts]
+        gain = point.dense_fetch_cycles / max(1, point.fetch_cycles)
+        cells += [count_text(point.fetch_cycles), rate_text(gain), f"{point.microseconds:,.3g}"]
         table.add_row(*cells)
     return table
 

@@ -55,19 +55,102 @@ def estimate(
         ),
     ],
     *,
-    memory: Annotated[str, typer.Option("--memory", help="Memory by name.")] = "ddr4-2400",
-    encoding: Annotated[
+    memory: Annotated[
         str,
         typer.Option(
-            "--encoding", help="For a model: auto takes the fewest bytes for each weight."
+            "--memory",
+            help="Memories by name, or YAML files of your own, separated by commas.",
         ),
-    ] = "auto",
+    ] = "ddr4-2400",
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            "--encoding",
+            help="For a model, separated by commas: names, auto (fewest bytes for each weight) or auto-cycles."
+            "  [default: auto]",
+            show_default=False,
+        ),
+    ] = None,
+    decoder_lanes: Annotated[
+        str | None,
+        typer.Option(
+            "--decoder-lanes",
+            help="Lanes of the decoder, separated by commas; the fetch alone when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    decoder_width: Annotated[
+        int, typer.Option("--decoder-width", min=1, help="Values that a lane places in a clock.")
+    ] = 1,
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk",
+            min=0,
+            help="Weights of a chunk; 0 for one chunk.  [default: 1024 with a decoder, else 0]",
+            show_default=False,
+        ),
+    ] = None,
+    compute_lanes: Annotated[
+        int,
+        typer.Option(
+            "--compute-lanes", min=0, help="Units that take a nonzero weight a clock; 0 for none."
+        ),
+    ] = 0,
+    clock_ratio: Annotated[
+        float, typer.Option("--clock-ratio", help="Clocks of the accelerator in one of the memory.")
+    ] = 1.0,
+    buffers: Annotated[
+        int,
+        typer.Option("--buffers", min=1, help="1 single, 2 double buffering, more to prefetch."),
+    ] = 2,
+    buffer_bytes: Annotated[
+        int, typer.Option("--buffer-bytes", min=1, help="Encoded bytes that a buffer takes.")
+    ] = 4096,
+    embeddings: Embeddings = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write the points to a .csv, .json or .html file."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate the cycles that fetching each weight takes, against dense.
 
-    Example: onnxprune estimate pruned.onnx --memory lpddr4-2400
+    Every memory is combined with every encoding and every number of lanes.
+
+    Example: onnxprune estimate pruned.onnx --memory ddr4-2400,lpddr5-6400 --encoding bitmask,rice
+    --decoder-lanes 1,4,16 -o points.csv
     """
     from onnxprune import api
+    from onnxprune.points_file import check_points_file, write_points
 
-    finish(api.estimate(source, memory=memory, encoding=encoding), as_json=as_json)
+    if output:
+        check_points_file(output)
+    report = api.estimate(
+        source,
+        memory=memory,
+        encoding=encoding,
+        decoder_lanes=_numbers(decoder_lanes, "--decoder-lanes"),
+        decoder_width=decoder_width,
+        chunk=chunk,
+        compute_lanes=compute_lanes,
+        clock_ratio=clock_ratio,
+        buffers=buffers,
+        buffer_bytes=buffer_bytes,
+        embeddings=embeddings,
+    )
+    if output:
+        write_points(report, output)
+    finish(report, as_json=as_json)
+
+
+def _numbers(text: str | None, option: str) -> tuple[int, ...]:
+    from onnxprune.errors import RecipeError
+
+    if text is None:
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        msg = f"{option} takes whole numbers separated by commas, such as 1,4,16; found '{text}'"
+        raise RecipeError(msg) from None
