@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxprune import hardware
+from onnxprune.blob_image import export
 from onnxprune.compress import compress, search
 from onnxprune.data import load_data
 from onnxprune.design_space import AUTO, explore, make_design_space, with_points
@@ -14,13 +15,14 @@ from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, model_file, run_on_file, run_on_files
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.memories import find_memories
+from onnxprune.memories import find_memories, find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
 from onnxprune.plan import Plan, load_plan
 from onnxprune.report import Report, WeightReport, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
+from onnxprune.storage import make_storage
 from onnxprune.verify import compare_models, random_samples
 from passes.allocation import uniform
 from passes.magnitude import PruneByMagnitudePass, global_keep
@@ -46,6 +48,7 @@ __all__ = [
     "unpack",
     "encode",
     "decode",
+    "export",
     "estimate",
     "verify",
 ]
@@ -205,7 +208,13 @@ def encode(
     model: ModelSource,
     output: PathLike,
     *,
-    encoding: str = hardware.AUTO,
+    encoding: str = AUTO,
+    chunk: int | None = None,
+    align: int = 1,
+    decoder: Sequence[str] = (),
+    decoder_lanes: int = 1,
+    decoder_width: int = 1,
+    memory: str | None = None,
     embeddings: bool = False,
 ) -> Report:
     """Write the weights of a model as a blob for hardware.
@@ -213,20 +222,36 @@ def encode(
     Args:
         model: path of an ONNX file, or a model in memory, which is not changed.
         output: path of the blob to write.
-        encoding: its name, or ``auto`` for the fewest bytes of each weight.
+        encoding: its name, ``auto`` for the fewest bytes of each weight, or ``auto-cycles`` for the
+            fewest cycles of fetching and decoding it.
+        chunk: weights of a chunk that decodes on its own, 0 for one chunk; None takes 1024 with
+            ``auto-cycles``, else one chunk.
+        align: chunks begin at multiples of so many bytes, a power of two.
+        decoder: names of the encodings that the hardware's decoder knows; empty for all.
+        decoder_lanes: lanes of the decoder, for ``auto-cycles``.
+        decoder_width: values that a lane places in a clock, for ``auto-cycles``.
+        memory: by name or YAML file, for ``auto-cycles``.
         embeddings: encode embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
     """
     target = Path(output)
-    hardware.check_encoding(encoding)
+    storage = make_storage(
+        encoding,
+        chunk=chunk,
+        align=align,
+        decoder=tuple(decoder),
+        decoder_lanes=decoder_lanes,
+        decoder_width=decoder_width,
+        memory=None if memory is None else find_memory(memory),
+    )
     check_parent(target)
 
     def job(source: Path) -> Report:
         loaded = load_model(source)
         collection = collect_weights(loaded, embeddings=embeddings)
-        hardware.write_weights(collection.weights, target, encoding)
+        hardware.write_weights(collection.weights, target, storage)
         weights = hardware.with_blob(weight_reports(collection.weights), target)
         totals = totals_of(weights, blob_bytes=target.stat().st_size)
         return _report("encode", source, loaded, collection, weights=weights, totals=totals)

@@ -22,6 +22,7 @@ from onnxprune.report import Quality, Report, TargetReport
 from onnxprune.run_folder import open_run
 from onnxprune.runtime import Session
 from onnxprune.search.find import find_plan, open_journal
+from onnxprune.storage import Storage
 from onnxprune.study import open_study
 from onnxprune.verify import compare_models, folds_wholly, with_checks
 from passes.apply import ApplyMasksPass
@@ -107,7 +108,9 @@ def _compress(
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=resume)
     weights = weight_reports(study.collection.weights)
     with clock.step("encode"):
-        hardware.write_weights(study.collection.weights, folder.blob, recipe.encode.encoding)
+        hardware.write_weights(
+            study.collection.weights, folder.blob, Storage(recipe.encode.encoding)
+        )
         weights = hardware.with_fetch(hardware.with_blob(weights, folder.blob), memory)
     with clock.step("pack"):
         packed = _pack(folder)

@@ -17,18 +17,71 @@ def encode(
     output: Output,
     *,
     encoding: Annotated[
-        str, typer.Option("--encoding", help="auto takes the fewest bytes for each weight.")
+        str,
+        typer.Option(
+            "--encoding",
+            help="A name, auto (fewest bytes for each weight) or auto-cycles (fewest cycles from --memory).",
+        ),
     ] = "auto",
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk",
+            min=0,
+            help="Weights of a chunk that decodes alone; 0 for one chunk."
+            "  [default: 1024 with auto-cycles, else 0]",
+            show_default=False,
+        ),
+    ] = None,
+    align: Annotated[
+        int, typer.Option("--align", min=1, help="Chunks begin at multiples of so many bytes.")
+    ] = 1,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            "--decoder",
+            help="Encodings that the hardware's decoder knows, separated by commas; all when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    decoder_lanes: Annotated[
+        int, typer.Option("--decoder-lanes", min=1, help="For auto-cycles: lanes of the decoder.")
+    ] = 1,
+    decoder_width: Annotated[
+        int,
+        typer.Option(
+            "--decoder-width", min=1, help="For auto-cycles: values that a lane places in a clock."
+        ),
+    ] = 1,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="For auto-cycles: a memory by name, or a YAML file.",
+            show_default=False,
+        ),
+    ] = None,
     embeddings: Embeddings = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the sparse weight blob for hardware.
 
-    Example: onnxprune encode pruned.onnx -o weights.swb
+    Example: onnxprune encode pruned.onnx -o weights.swb --chunk 1024 --align 64 --decoder bitmask,rice
     """
     from onnxprune import api
 
-    report = api.encode(model, output, encoding=encoding, embeddings=embeddings)
+    report = api.encode(
+        model,
+        output,
+        encoding=encoding,
+        chunk=chunk,
+        align=align,
+        decoder=[part.strip() for part in decoder.split(",")] if decoder else (),
+        decoder_lanes=decoder_lanes,
+        decoder_width=decoder_width,
+        memory=memory,
+        embeddings=embeddings,
+    )
     finish(report, as_json=as_json)
 
 
@@ -44,6 +97,36 @@ def decode(
     from onnxprune import api
 
     api.decode(blob, output)
+
+
+@app.command()
+def export(
+    blob: Annotated[Path, typer.Argument(help="Weight blob (.swb).", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write: .bin, .memh (Verilog's $readmemh), .c or .h.",
+            show_default=False,
+        ),
+    ],
+    *,
+    tensor: Annotated[
+        str | None,
+        typer.Option(
+            "--tensor", help="Only the segments of this one, not the file.", show_default=False
+        ),
+    ] = None,
+    word_bytes: Annotated[int, typer.Option("--word-bytes", min=1, help="Of a word of .memh.")] = 8,
+) -> None:
+    """Write a weight blob, or one tensor of it, as a memory image for a test bench or firmware.
+
+    Example: onnxprune export weights.swb -o conv1.memh --tensor conv1.weight --word-bytes 16
+    """
+    from onnxprune import api
+
+    api.export(blob, output, tensor=tensor, word_bytes=word_bytes)
 
 
 @app.command()
