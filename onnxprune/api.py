@@ -17,6 +17,7 @@ from onnxprune.plan import Plan, load_plan, masks_of
 from onnxprune.report import Report, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
+from onnxprune.shrinking import shrink_model
 from onnxprune.verify import compare_models
 from passes.allocation import global_threshold, uniform
 from passes.apply import ApplyMasksPass
@@ -39,6 +40,7 @@ __all__ = [
     "compress",
     "pack",
     "unpack",
+    "shrink",
     "encode",
     "decode",
     "estimate",
@@ -132,6 +134,29 @@ def pack(
     options = PackOptions(values, positions, runtime, opset, freeze_inputs, large)
     check = Check(data, samples, seed, threads)
     return pack_model(Path(model), Path(output), options, check)
+
+
+def shrink(
+    model: PathLike,
+    output: PathLike,
+    *,
+    data: DataSource | None = None,
+    samples: int = 8,
+    seed: int = 0,
+) -> Report:
+    """Write the model without the channels that cannot change any output.
+
+    Args:
+        model: path of an ONNX file.
+        output: path to write.
+        data: what both models are compared on; seeded random inputs when None.
+        samples: how many random samples.
+        seed: of the random inputs.
+
+    Raises:
+        ModelError, DataError, OutputError: when one of the arguments cannot be used.
+    """
+    return shrink_model(Path(model), Path(output), Check(data, samples, seed))
 
 
 def unpack(model: PathLike, output: PathLike) -> Report:

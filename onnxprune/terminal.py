@@ -16,7 +16,7 @@ from onnxprune.formats import bytes_text, count_text, percent_text, points_text,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from onnxprune.report import Report
+    from onnxprune.report import Report, ShrinkReport
 
     Step = Callable[[str, int, int], None]
 
@@ -93,6 +93,8 @@ def summary(report: Report) -> list[str]:
     if report.target:
         asked = escape(report.target.asked)
         lines.append(f"target {asked}: {_verdict(report.target.met, 'met', 'NOT met')}")
+    if report.shrunk:
+        lines.append(_shrunk_line(report.shrunk))
     if report.verification:
         checked = report.verification
         lines.append(
@@ -101,6 +103,20 @@ def summary(report: Report) -> list[str]:
         )
     lines += [f"[yellow]note:[/yellow] {escape(warning)}" for warning in report.warnings]
     return lines
+
+
+def _shrunk_line(shrunk: ShrinkReport) -> str:
+    parts = [
+        f"{name} {count_text(before)} -> [b]{count_text(after)}[/b]"
+        for name, (before, after) in (
+            ("parameters", shrunk.parameters),
+            ("multiply-adds", shrunk.multiply_adds),
+        )
+    ]
+    if shrunk.latency_ms:
+        before, after = shrunk.latency_ms
+        parts.append(f"latency {before:.3g} -> [b]{after:.3g}[/b] ms")
+    return ", ".join(parts)
 
 
 def _weights_table(report: Report) -> Table:

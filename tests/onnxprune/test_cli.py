@@ -221,6 +221,7 @@ def test_every_command_has_help_with_an_example(call) -> None:
         "prune",
         "pack",
         "unpack",
+        "shrink",
         "verify",
         "search",
         "compress",
