@@ -195,13 +195,13 @@ def _reads(
         zero: where all these weights are zero.
         exact: whether a constant other than zero reaches all of an output alike.
     """
-    unread: NDArray[np.bool_] = zero.all(axis=0, keepdims=True)[0]
+    unread = np.asarray(zero.all(axis=0), np.bool_)
     if found is None or found.units.size != matrix.shape[1]:
         walk.block(value)
         return unread
     with np.errstate(invalid="ignore"):
         held = (found.constant == 0) | (np.isfinite(found.constant) if exact else False)
-    free = unread | held
+    free: NDArray[np.bool_] = np.logical_or(unread, held)
     walk.units.fix(found.units[~free])
     return free
 

@@ -8,13 +8,14 @@ import numpy as np
 import onnx_ir as ir
 
 from passes.constants import freeze_constants
+from passes.shrink.elementwise import BY_ELEMENT
 from passes.shrink.facts import Walk
 from passes.shrink.layers import LAYERS
-from passes.shrink.plumbing import PLUMBING
+from passes.shrink.movement import MOVEMENT
 from passes.shrink.recurrent import RECURRENT
 from passes.shrink.shapes import infer_shapes
 
-RULES = LAYERS | PLUMBING | RECURRENT
+RULES = LAYERS | BY_ELEMENT | MOVEMENT | RECURRENT
 """What each operator does with channels: the only place that knows operators."""
 
 
