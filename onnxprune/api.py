@@ -101,7 +101,7 @@ def pack(
     *,
     values: str = "keep",
     positions: str = "auto",
-    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime",
+    runtime: Literal["onnxruntime", "openvino", "reference"] = "onnxruntime",
     opset: int | None = None,
     freeze_inputs: bool = False,
     large: bool = False,

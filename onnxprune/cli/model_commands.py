@@ -78,7 +78,9 @@ def pack(
     ] = "auto",
     runtime: Annotated[
         str,
-        typer.Option("--runtime", help="Whose constant folding to suit: onnxruntime, openvino."),
+        typer.Option(
+            "--runtime", help="Whose operators to suit: onnxruntime, openvino, reference."
+        ),
     ] = "onnxruntime",
     opset: Annotated[
         int | None,
