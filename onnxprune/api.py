@@ -22,6 +22,7 @@ from onnxprune.plan import Plan, load_plan
 from onnxprune.report import Report, WeightReport, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
+from onnxprune.shrinking import shrink_model
 from onnxprune.storage import make_storage
 from onnxprune.verify import compare_models, random_samples
 from passes.allocation import uniform
@@ -46,6 +47,7 @@ __all__ = [
     "finetune",
     "pack",
     "unpack",
+    "shrink",
     "encode",
     "decode",
     "export",
@@ -149,7 +151,7 @@ def pack(
     *,
     values: str = "keep",
     positions: str = "auto",
-    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime",
+    runtime: Literal["onnxruntime", "openvino", "reference"] = "onnxruntime",
     opset: int | None = None,
     freeze_inputs: bool = False,
     large: bool = False,
@@ -184,6 +186,30 @@ def pack(
     return run_on_files(
         model, output, lambda source, target: pack_model(source, target, options, check)
     )
+
+
+def shrink(
+    model: ModelSource,
+    output: PathLike | None = None,
+    *,
+    data: DataSource | None = None,
+    samples: int = 8,
+    seed: int = 0,
+) -> Report:
+    """Write the model without the channels that cannot change any output.
+
+    Args:
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        output: path to write; with None the model made is in the report's ``output``.
+        data: what both models are compared on; seeded random inputs when None.
+        samples: how many random samples.
+        seed: of the random inputs.
+
+    Raises:
+        ModelError, DataError, OutputError: when one of the arguments cannot be used.
+    """
+    check = Check(data, samples, seed)
+    return run_on_files(model, output, lambda source, target: shrink_model(source, target, check))
 
 
 def unpack(model: ModelSource, output: PathLike | None = None) -> Report:

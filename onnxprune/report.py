@@ -143,6 +143,20 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class ShrinkReport:
+    """What exact shrinking removed: each pair is before and after.
+
+    ``multiply_adds`` are of one inference with every open size taken as 1; latencies are medians in
+    milliseconds, measured in turn, on one thread.
+    """
+
+    parameters: tuple[int, int]
+    multiply_adds: tuple[int, int]
+    bytes: tuple[int, int]
+    latency_ms: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class SplitSizes:
     """Samples in each part of the data."""
 
@@ -203,6 +217,7 @@ class Report:
     quality: Quality | None = None
     target: TargetReport | None = None
     verification: Verification | None = None
+    shrunk: ShrinkReport | None = None
     search: SearchReport | None = None
     memory: Mapping[str, Any] | None = None
     memories: tuple[Mapping[str, Any], ...] | None = None
