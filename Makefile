@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 RUN = runs/lenet5
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast lint install install-dev
+.PHONY: demo test test-fast lint docs install install-dev
 
 demo: install
 	rm -rf $(RUN)
@@ -25,6 +25,9 @@ lint: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev

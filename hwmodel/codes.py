@@ -173,19 +173,22 @@ def codebook_bytes(book: NDArray[Any] | None) -> bytes:
     return b"" if book is None else book.astype(book.dtype.newbyteorder("<")).tobytes()
 
 
-def from_codebook(numbers: NDArray[Any], book: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Codes of ``dtype`` from their numbers in a stored codebook; 0 stays 0.
+def from_codebook(
+    numbers: NDArray[Any], book: bytes, dtype: np.dtype[Any], bits: int
+) -> NDArray[Any]:
+    """Codes of ``bits`` bits from their numbers in a stored codebook; 0 stays 0.
 
     Raises:
-        BlobError: when the codebook is not whole or does not rise, or a number points beyond it.
+        BlobError: when the codebook is not whole, does not rise or has wider codes, or a number points
+            beyond it.
     """
     if len(book) % dtype.itemsize:
         msg = f"a codebook of {len(book)} bytes does not hold whole codes of {dtype.itemsize}"
         raise BlobError(msg)
     table = np.zeros(len(book) // dtype.itemsize + 1, dtype)
     table[1:] = np.frombuffer(book, dtype.newbyteorder("<"))
-    if (table[1:] <= table[:-1]).any():
-        msg = "the codebook does not rise"
+    if (table[1:] <= table[:-1]).any() or int(table[-1]) >> bits:
+        msg = f"the codebook does not rise, or has codes of more than {bits} bits"
         raise BlobError(msg)
     if numbers.size and int(numbers.max()) >= table.size:
         msg = f"a codebook of {table.size - 1} entries has no entry {int(numbers.max())}"

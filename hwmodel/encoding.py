@@ -277,7 +277,9 @@ class Encoding(abc.ABC):
         return book, codes.transposed if self.chunked_by == "columns" else codes
 
     def _valued(self, codes: NDArray[Any], book: bytes, spec: TensorSpec) -> NDArray[Any]:
-        return from_codebook(codes, book, spec.code_dtype) if self.values == "codebook" else codes
+        if self.values == "raw":
+            return codes
+        return from_codebook(codes, book, spec.code_dtype, spec.value_bits)
 
     def _frame(self, codes: Codes) -> Frame:
         bounds, full = self._bounds(codes.rows, codes.columns)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwmodel.kernels import DONE, NO_CODE, ONE, OUTSIDE, OVERRUN, compiled, low_bits, put, window_at
+from hwmodel.jit import compiled, inner
+from hwmodel.kernels import DONE, NO_CODE, ONE, OUTSIDE, OVERRUN, low_bits, put, window_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +16,7 @@ GAP_WINDOW = 11
 """Bits of a gap's code that a table decodes at once."""
 
 
-@compiled
+@inner
 def _put_gap(words: Any, place: Any, gap: Any, divisor: Any, long_bits: Any) -> Any:
     """Write a gap: ``gap // divisor`` zero bits, a one, the remainder in truncated binary."""
     quotient = gap // divisor
@@ -85,7 +86,7 @@ def write_codes(
             _put_gap(words, place, end - cursor, divisor, long_bits)
 
 
-@compiled
+@inner
 def _long_gap(words: Any, place: Any, last: Any, most: Any, gap_form: Any) -> Any:
     """A gap of which the code is too long for the table: the gap, -1 if it is none, and its end."""
     divisor, long_bits = gap_form
@@ -117,7 +118,7 @@ def _long_gap(words: Any, place: Any, last: Any, most: Any, gap_form: Any) -> An
     return quotient * divisor + rest, place
 
 
-@compiled
+@inner
 def _get_value(
     words: Any, place: Any, window: Any, symbol_table: Any, code_mask: Any, form: Any
 ) -> Any:
@@ -177,27 +178,32 @@ def read_codes(
     """
     starts, ends, bounds = chunks
     code_mask = np.uint64(symbol_table.size - 1)
+    gap_mask = low_bits(GAP_WINDOW)
     for i in range(starts.size):
         place, last, cursor, end = starts[i], ends[i], bounds[i], bounds[i + 1]
         while cursor < end:
             window = window_at(words, place)
-            entry = gap_table[window & low_bits(GAP_WINDOW)]
+            entry = gap_table[window & gap_mask]
             taken = np.int64(entry & np.uint32(31))
-            gap, after = np.int64(entry >> np.uint32(5)), place + taken
-            window >>= np.uint64(taken)
-            if taken == 0:
-                gap, after = _long_gap(words, place, last, end - cursor, gap_form)
-                window = window_at(words, min(after, last))
-            cursor += gap
-            if after > last or gap < 0 or cursor > end:
-                return OVERRUN if after > last else OUTSIDE
-            place = after
-            if cursor == end:
-                break
-            value, place = _get_value(words, place, window, symbol_table, code_mask, value_form)
-            if place < 0 or place > last:
-                return NO_CODE if place < 0 else OVERRUN
-            codes[cursor] = value
+            if taken:
+                cursor += np.int64(entry >> np.uint32(5))
+                place += taken
+                window >>= np.uint64(taken)
+            else:
+                gap, place = _long_gap(words, place, last, end - cursor, gap_form)
+                if gap < 0 or place > last:
+                    return OVERRUN
+                cursor += gap
+                window = window_at(words, place)
+            if cursor < end:
+                value, place = _get_value(words, place, window, symbol_table, code_mask, value_form)
+                if place < 0:
+                    return NO_CODE
+                codes[cursor] = value
+            elif cursor > end:
+                return OUTSIDE
             cursor += 1
+            if place > last:
+                return OVERRUN
         reached[i] = place
     return DONE

@@ -44,7 +44,8 @@ def compiled(function: F) -> F:
 
 def _watch_sources(machine: Any, path: Path) -> None:
     """Compile anew when a source with inner functions has changed, not only the function's own."""
-    sources = [path, *sorted((Path(__file__).parent / "dram").glob("*.py"))]
+    here = Path(__file__).parent
+    sources = [path, *sorted((here / "dram").glob("*.py")), *sorted(here.glob("*kernels.py"))]
     stamps = tuple((str(source), source.stat().st_mtime_ns) for source in sources)
     with contextlib.suppress(AttributeError, OSError):  # numba offers no public way to say so
         machine._cache._cache_file._source_stamp = stamps  # noqa: SLF001

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+
+from hwmodel.jit import compiled, inner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 DONE, OVERRUN, OUTSIDE, NO_CODE = 0, 1, 2, 3
@@ -24,15 +23,7 @@ _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 ONE = np.uint64(1)
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, and keep the machine code on disk where that is possible."""
-    try:
-        return njit(function, cache=True, nogil=True)
-    except RuntimeError:  # no folder to keep it in can be written
-        return njit(function, nogil=True)
-
-
-@compiled
+@inner
 def window_at(words: Any, place: Any) -> Any:
     """The 64 bits from a place on."""
     shift = np.uint64(place & 63)
@@ -40,7 +31,7 @@ def window_at(words: Any, place: Any) -> Any:
     return (words[word] >> shift) | ((words[word + 1] << ONE) << (np.uint64(63) - shift))
 
 
-@compiled
+@inner
 def put(words: Any, place: Any, field: Any, length: Any) -> Any:
     """Write a field of up to 64 bits, none of them set above its length; returns the place after."""
     shift = np.uint64(place & 63)
@@ -51,7 +42,7 @@ def put(words: Any, place: Any, field: Any, length: Any) -> Any:
     return place + length
 
 
-@compiled
+@inner
 def low_bits(count: Any) -> Any:
     """A mask of so many bits, 0 to 64."""
     return (_ALL >> np.uint64(64 - count)) if count else np.uint64(0)

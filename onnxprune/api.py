@@ -6,27 +6,28 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import onnx_ir as ir
-
 from onnxprune import hardware
 from onnxprune.compress import compress, search
-from onnxprune.data import load_data, random_data
+from onnxprune.data import load_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
 from onnxprune.model_io import load_model, save_model
+from onnxprune.packing import Check, PackOptions, pack_model, run_pass
 from onnxprune.plan import Plan, load_plan
 from onnxprune.report import Report, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
-from onnxprune.verify import compare_models
+from onnxprune.verify import compare_models, random_samples
 from passes.allocation import uniform
 from passes.magnitude import PruneByMagnitudePass, global_keep
-from passes.pack import PackWeightsPass, packed_names
+from passes.unpack import UnpackWeightsPass
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import onnx_ir as ir
 
     from onnxprune.data import DataSource
     from onnxprune.recipe import Recipe
@@ -39,6 +40,7 @@ __all__ = [
     "compress",
     "finetune",
     "pack",
+    "unpack",
     "encode",
     "decode",
     "estimate",
@@ -48,14 +50,19 @@ __all__ = [
 PathLike = str | Path
 
 
-def inspect(model: PathLike) -> Report:
+def inspect(model: PathLike, *, embeddings: bool = False) -> Report:
     """What can be pruned in a model, how sparse it is now, and why the rest is skipped.
+
+    Args:
+        model: path of an ONNX file.
+        embeddings: count embeddings among the weights.
 
     Raises:
         ModelError: when the model cannot be read.
     """
     loaded = load_model(model)
-    return _report("inspect", Path(model), loaded, collect_weights(loaded))
+    collection = collect_weights(loaded, embeddings=embeddings)
+    return _report("inspect", Path(model), loaded, collection)
 
 
 def prune(
@@ -67,6 +74,7 @@ def prune(
     allocation: Literal["uniform", "global"] = "uniform",
     nodes_to_exclude: Sequence[str] = (),
     op_types_to_prune: Sequence[str] | None = None,
+    embeddings: bool = False,
 ) -> Report:
     """Prune by magnitude in one pass and write the model, dense with zeros.
 
@@ -78,6 +86,7 @@ def prune(
         allocation: how ``sparsity`` is shared: the same everywhere, or one global threshold.
         nodes_to_exclude: nodes or weights to leave dense.
         op_types_to_prune: prune only weights that these operators read.
+        embeddings: prune embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
@@ -85,7 +94,8 @@ def prune(
     source = Path(model)
     check_parent(Path(output))
     loaded = load_model(source)
-    collection = select(collect_weights(loaded), nodes_to_exclude, op_types_to_prune)
+    found = collect_weights(loaded, embeddings=embeddings)
+    collection = select(found, nodes_to_exclude, op_types_to_prune)
     chosen = _plan(collection, sparsity, plan, allocation)
     run_pass(PruneByMagnitudePass(chosen.keep), loaded)
     save_model(loaded, output)
@@ -115,29 +125,76 @@ def finetune(
     return run.finetune(model, data, output, recipe, **options)
 
 
-def pack(model: PathLike, output: PathLike) -> Report:
+def pack(
+    model: PathLike,
+    output: PathLike,
+    *,
+    values: str = "keep",
+    positions: str = "auto",
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime",
+    opset: int | None = None,
+    freeze_inputs: bool = False,
+    large: bool = False,
+    data: DataSource | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Report:
     """Write a model whose sparse weights standard operators expand when it is loaded.
 
+    Args:
+        model: path of an ONNX file.
+        output: path to write.
+        values: how values are stored: ``keep``, bit for bit; or with a loss, which is then measured
+            on ``data`` and reported: ``float16``, ``int8`` (a scale for each output channel), or
+            ``codebookK`` with K of 2 to 256 values for each weight.
+        positions: ``auto``, or always ``bitmask``, ``delta`` or ``rice``.
+        runtime: whose constant folding the steps are made for.
+        opset: convert the model to this opset first.
+        freeze_inputs: pack also weights that are inputs of the model too; they stop being inputs.
+        large: pack also weights that onnxruntime folds only with a session option set.
+        data: what a loss is measured on; seeded random inputs when None.
+        samples: how many random samples.
+        seed: of the random inputs.
+        threads: of onnxruntime.
+
     Raises:
-        ModelError: when the model cannot be read, or its opset is too old for packing.
+        ModelError, RecipeError, DataError, OutputError: when one of the arguments cannot be used.
+    """
+    options = PackOptions(values, positions, runtime, opset, freeze_inputs, large)
+    check = Check(data, samples, seed, threads)
+    return pack_model(Path(model), Path(output), options, check)
+
+
+def unpack(model: PathLike, output: PathLike) -> Report:
+    """Write the dense model with zeros that a packed model stands for, bit for bit.
+
+    Raises:
+        ModelError: when the model cannot be read, is not packed or is damaged.
         OutputError: when the result cannot be written.
     """
     source = Path(model)
     check_parent(Path(output))
     loaded = load_model(source)
-    collection = collect_weights(loaded)
-    report = _report("pack", source, loaded, collection)
-    run_pass(PackWeightsPass(), loaded)
-    warnings = (
-        () if packed_names(loaded) else ("no weight gets smaller by packing; is the model pruned?",)
-    )
-    written = save_model(loaded, output)
-    totals = totals_of(report.weights or (), packed_bytes=written)
-    return _report("pack", source, load_model(source), collection, totals=totals, warnings=warnings)
+    run_pass(UnpackWeightsPass(), loaded)
+    save_model(loaded, output)
+    return _report("unpack", source, loaded, collect_weights(loaded))
 
 
-def encode(model: PathLike, output: PathLike, *, encoding: str = hardware.AUTO) -> Report:
+def encode(
+    model: PathLike,
+    output: PathLike,
+    *,
+    encoding: str = hardware.AUTO,
+    embeddings: bool = False,
+) -> Report:
     """Write the weights of a model as a blob for hardware.
+
+    Args:
+        model: path of an ONNX file.
+        output: path to write.
+        encoding: its name, or ``auto`` for the fewest bytes of each weight.
+        embeddings: encode embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
@@ -146,7 +203,7 @@ def encode(model: PathLike, output: PathLike, *, encoding: str = hardware.AUTO) 
     hardware.check_encoding(encoding)
     check_parent(target)
     loaded = load_model(source)
-    collection = collect_weights(loaded)
+    collection = collect_weights(loaded, embeddings=embeddings)
     hardware.write_weights(collection.weights, target, encoding)
     weights = hardware.with_blob(weight_reports(collection.weights), target)
     totals = totals_of(weights, blob_bytes=target.stat().st_size)
@@ -229,7 +286,9 @@ def verify(
     if sessions[1].inputs != specs or sessions[1].outputs != sessions[0].outputs:
         msg = f"'{reference}' and '{candidate}' differ in their inputs or outputs; compare models of one interface"
         raise ModelError(msg)
-    loaded_data = random_data(specs, samples, seed) if data is None else load_data(data, specs)
+    loaded_data = (
+        random_samples(sessions[0], samples, seed) if data is None else load_data(data, specs)
+    )
     warnings = () if data is not None else ("compared on random inputs; give --data for real ones",)
     verification = compare_models(sessions[0], sessions[1], loaded_data, rtol=rtol, atol=atol)
     return Report(
@@ -239,18 +298,6 @@ def verify(
         verification=verification,
         warnings=warnings,
     )
-
-
-def run_pass(step: ir.passes.InPlacePass, model: ir.Model) -> None:
-    """Run a pass; its refusal becomes our own error.
-
-    Raises:
-        ModelError: with the pass's sentence.
-    """
-    try:
-        step(model)
-    except ir.passes.PreconditionError as error:
-        raise ModelError(str(error)) from error
 
 
 def _plan(

@@ -107,18 +107,36 @@ def load_data(source: DataSource, specs: tuple[InputSpec, ...]) -> Dataset:
     return Dataset(inputs, labels, stacked=extra_axes == {1})
 
 
-def random_data(specs: tuple[InputSpec, ...], samples: int, seed: int) -> Dataset:
-    """Seeded random samples in the shapes that a model takes; unknown sizes become 1.
+def random_data(
+    specs: tuple[InputSpec, ...],
+    samples: int,
+    seed: int,
+    *,
+    size: int = 1,
+    whole: int | None = None,
+) -> Dataset:
+    """Seeded random samples in the shapes that a model takes.
 
-    Floats are standard normal; integers are 0 or 1, which are valid as tokens, masks and sizes;
-    uint8 covers its whole range, for it is an image more often than not.
+    Floats are standard normal. Integers are 0 or 1, the only values safe for indices, masks and
+    sizes; uint8 covers its whole range, for it is an image more often than not.
+
+    Args:
+        specs: the inputs.
+        samples: how many.
+        seed: of all of them.
+        size: of axes that the model leaves open.
+        whole: the one value of all integers, for models that take sizes as inputs; floats, which
+            are penalties and thresholds there, are then positive.
     """
     rng = np.random.default_rng(seed)
     inputs: Feeds = {}
     for spec in specs:
-        shape = (samples, *(size or 1 for size in spec.shape))
+        shape = (samples, *(size if known is None else known for known in spec.shape))
         if spec.dtype.kind == "f" or spec.dtype.name == "bfloat16":
-            inputs[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
+            drawn = rng.standard_normal(shape)
+            inputs[spec.name] = (drawn if whole is None else np.abs(drawn)).astype(spec.dtype)
+        elif whole is not None and spec.dtype.kind in "iu":
+            inputs[spec.name] = np.full(shape, whole, spec.dtype)
         else:
             high = 256 if spec.dtype == np.uint8 else 2
             inputs[spec.name] = rng.integers(0, high, shape).astype(spec.dtype)

@@ -151,7 +151,7 @@ class TargetReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a command has to say; see ``docs/report.md`` for the JSON form."""
+    """Everything that a command has to say; see ``docs/reference/report.md`` for the JSON form."""
 
     command: str
     model: ModelReport

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune.data import random_data
+from onnxprune.errors import ModelError
 from onnxprune.evaluate import run_dataset
 from onnxprune.model_io import load_model
 from onnxprune.report import Verification
@@ -43,6 +45,38 @@ def compare_models(
         max_rel_error=max((error for _, error in errors), default=0.0),
         passed=all(passed),
     )
+
+
+GUESSES: tuple[tuple[int, int | None], ...] = (
+    (1, None),
+    (2, None),
+    (1, 3),
+    (2, 3),
+    (16, None),
+    (64, None),
+    (256, None),
+    (512, None),
+)
+"""Sizes of open axes, and the one value of all integers, that random inputs are tried with."""
+
+
+def random_samples(session: Session, samples: int, seed: int) -> Dataset:
+    """Seeded random inputs that the model runs on: the first guess at open sizes that it takes.
+
+    Raises:
+        ModelError: when it runs on none of them.
+    """
+    first: ModelError | None = None
+    for size, whole in GUESSES:
+        data = random_data(session.inputs, samples, seed, size=size, whole=whole)
+        try:
+            session.run(next(data.batches(1)))
+        except ModelError as error:
+            first = first or error
+        else:
+            return data
+    msg = f"{first}; no random input fits, so give real ones with --data"
+    raise ModelError(msg)
 
 
 def with_checks(verification: Verification, checks: Mapping[str, bool]) -> Verification:

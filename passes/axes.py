@@ -71,7 +71,8 @@ class Axes:
         Args:
             axis: the axis on which the part was taken, or a concatenation made.
             size: how long that axis was before.
-            start: where the part begins; for a concatenation where this array begins in it.
+            start: where the part begins, negative when that is not known; for a concatenation where
+                this array begins in it.
             step: between elements of the part.
 
         Raises:
@@ -83,7 +84,7 @@ class Axes:
             order = factors[0].order if factors else (axis,)
             return self._with(axis, (Factor(size, role, order),))
         inner = math.prod(factor.size for factor in factors[1:])
-        if step != 1 or start % inner or size % inner:
+        if step != 1 or start < 0 or start % inner or size % inner:
             raise NotPlain
         return self._with(axis, (replace(factors[0], size=size // inner), *factors[1:]))
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from passes import store
 from passes.axes import NotPlain
 from passes.operators import NotPrunable, weight_input
-from passes.prepare import ONLY_SHAPE, View
+from passes.prepare import View
 from passes.quantization import quantization_of
 
 if TYPE_CHECKING:
@@ -263,8 +263,8 @@ def count_nonzeros(array: NDArray[Any]) -> int:
 
 def _weight(constant: Constant, readings: Sequence[Reading], *, embeddings: bool) -> Weight:
     if not readings:
-        unread = all((u.node.domain, u.node.op_type) in ONLY_SHAPE for u in constant.value.uses())
-        raise NotPrunable("no node reads it" if unread else "no node reads its elements")
+        read = bool(constant.value.uses())
+        raise NotPrunable("no node reads its elements" if read else "no node reads it")
     consumers, quantizations = [], []
     for reading in readings:
         consumer, quantization = _consumer(constant, reading, embeddings=embeddings)
@@ -291,7 +291,9 @@ def _consumer(
     node, seen, index = reading.node, reading.seen, reading.index
     place = weight_input(node, index)
     if place.opt_in and not embeddings:
-        msg = f"an embedding that {node.op_type} reads is kept unless embeddings are asked for"
+        msg = (
+            f"an embedding that {node.op_type} reads is kept unless it is asked for (--embeddings)"
+        )
         raise NotPrunable(msg)
     shape = reading.path[-1].after if reading.path else constant.shape
     try:

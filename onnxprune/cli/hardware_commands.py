@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onnxprune.cli.app import app, finish
-from onnxprune.cli.options import AsJson, Model, Output
+from onnxprune.cli.options import AsJson, Embeddings, Model, Output
 
 
 @app.command()
@@ -19,6 +19,7 @@ def encode(
     encoding: Annotated[
         str, typer.Option("--encoding", help="auto takes the fewest bytes for each weight.")
     ] = "auto",
+    embeddings: Embeddings = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the sparse weight blob for hardware.
@@ -27,7 +28,8 @@ def encode(
     """
     from onnxprune import api
 
-    finish(api.encode(model, output, encoding=encoding), as_json=as_json)
+    report = api.encode(model, output, encoding=encoding, embeddings=embeddings)
+    finish(report, as_json=as_json)
 
 
 @app.command()

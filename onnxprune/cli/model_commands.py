@@ -8,18 +8,28 @@ from typing import Annotated
 import typer
 
 from onnxprune.cli.app import app, finish
-from onnxprune.cli.options import Allocation, AsJson, Exclude, Model, OpTypes, Output, Seed, Threads
+from onnxprune.cli.options import (
+    Allocation,
+    AsJson,
+    Embeddings,
+    Exclude,
+    Model,
+    OpTypes,
+    Output,
+    Seed,
+    Threads,
+)
 
 
 @app.command()
-def inspect(model: Model, *, as_json: AsJson = False) -> None:
+def inspect(model: Model, *, embeddings: Embeddings = False, as_json: AsJson = False) -> None:
     """Show the weights that can be pruned, their sparsity now, and why others are skipped.
 
     Example: onnxprune inspect models/lenet5.onnx
     """
     from onnxprune import api
 
-    finish(api.inspect(model), as_json=as_json)
+    finish(api.inspect(model, embeddings=embeddings), as_json=as_json)
 
 
 @app.command()
@@ -40,6 +50,7 @@ def prune(
     ] = Allocation.UNIFORM,
     nodes_to_exclude: Exclude = None,
     op_types_to_prune: OpTypes = None,
+    embeddings: Embeddings = False,
     as_json: AsJson = False,
 ) -> None:
     """Prune by magnitude in one pass, without data and without search.
@@ -56,19 +67,86 @@ def prune(
         allocation=allocation.value,
         nodes_to_exclude=nodes_to_exclude or (),
         op_types_to_prune=op_types_to_prune,
+        embeddings=embeddings,
     )
     finish(report, as_json=as_json)
 
 
 @app.command()
-def pack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
+def pack(
+    model: Model,
+    output: Output,
+    *,
+    values: Annotated[
+        str,
+        typer.Option(
+            "--values",
+            help="keep (bit for bit), or with a loss that is measured: float16, int8, codebookK (K = 2 to 256).",
+        ),
+    ] = "keep",
+    positions: Annotated[
+        str,
+        typer.Option("--positions", help="auto takes the fewest bytes; bitmask, delta or rice."),
+    ] = "auto",
+    runtime: Annotated[
+        str,
+        typer.Option("--runtime", help="Whose constant folding to suit: onnxruntime, openvino."),
+    ] = "onnxruntime",
+    opset: Annotated[
+        int | None,
+        typer.Option("--opset", min=1, help="Convert the model to this opset first."),
+    ] = None,
+    freeze_inputs: Annotated[
+        bool,
+        typer.Option("--freeze-inputs", help="Pack weights that are inputs too; then constants."),
+    ] = False,
+    large: Annotated[
+        bool,
+        typer.Option("--large", help="Pack weights of more than 1 GiB too; see the note."),
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="What a loss is measured on; random inputs when left out."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Random samples when there are no data.")
+    ] = 8,
+    seed: Seed = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
     """Write a small ONNX file whose sparse weights standard operators expand when it is loaded.
 
     Example: onnxprune pack pruned.onnx -o packed.onnx
     """
     from onnxprune import api
 
-    finish(api.pack(model, output), as_json=as_json)
+    report = api.pack(
+        model,
+        output,
+        values=values,
+        positions=positions,
+        runtime=runtime,  # type: ignore[arg-type] # checked there, with the names allowed
+        opset=opset,
+        freeze_inputs=freeze_inputs,
+        large=large,
+        data=data,
+        samples=samples,
+        seed=seed or 0,
+        threads=threads,
+    )
+    finish(report, as_json=as_json)
+
+
+@app.command()
+def unpack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
+    """Write the dense model with zeros that a packed model stands for, bit for bit.
+
+    Example: onnxprune unpack packed.onnx -o pruned.onnx
+    """
+    from onnxprune import api
+
+    finish(api.unpack(model, output), as_json=as_json)
 
 
 @app.command()

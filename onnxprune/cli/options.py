@@ -90,6 +90,9 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option("--nodes-to-exclude", help="Node or weight to leave dense; may be repeated."),
 ]
+Embeddings = Annotated[
+    bool, typer.Option("--embeddings", help="Count embeddings (Gather) among the weights.")
+]
 OpTypes = Annotated[
     list[str] | None,
     typer.Option(

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from passes.operators.answers import NotPrunable
 from passes.operators.constants import integers, listed_attribute
-from passes.operators.moves import Cut, Dequantized, Kept, Move, Reshaped, Transposed
+from passes.operators.moves import UNKNOWN, Cut, Dequantized, Kept, Move, Reshaped, Transposed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,14 +123,15 @@ def _transpose(node: NodeLike, index: int, shape: Shape) -> tuple[Move, ...]:
 
 def _slice(node: NodeLike, index: int, shape: Shape) -> tuple[Move, ...]:
     del index
-    starts, ends, axes, steps = (
-        _listed(node, name, place)
-        for place, name in enumerate(("starts", "ends", "axes", "steps"), start=1)
-    )
-    if starts is None or ends is None:
-        raise NotPrunable("it is sliced at places that are known only at run time")
+    axes = _listed(node, "axes", 3)
+    try:
+        starts, ends = _listed(node, "starts", 1) or (), _listed(node, "ends", 2) or ()
+        steps = _listed(node, "steps", 4) or (1,) * len(starts)
+    except NotPrunable:
+        if axes is None or len(axes) != 1:
+            raise
+        return (_cut_somewhere(shape, axes[0]),)
     axes = axes if axes is not None else tuple(range(len(starts)))
-    steps = steps if steps is not None else (1,) * len(starts)
     cuts = [
         (axis % len(shape), start, end, step)
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
@@ -153,7 +154,7 @@ def _split(node: NodeLike, index: int, shape: Shape) -> tuple[Move, ...]:
     if sizes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
         sizes = _second(node)
         if sizes is None:
-            raise NotPrunable("it is split at places that are known only at run time")
+            return (_cut_somewhere(shape, axis),) * len(node.outputs)
     if sizes is None:
         size = -(-shape[axis] // len(node.outputs))
         starts = [min(i * size, shape[axis]) for i in range(len(node.outputs) + 1)]
@@ -163,6 +164,11 @@ def _split(node: NodeLike, index: int, shape: Shape) -> tuple[Move, ...]:
         Cut(shape, (*shape[:axis], end - start, *shape[axis + 1 :]), axis, start)
         for start, end in itertools.pairwise(starts)
     )
+
+
+def _cut_somewhere(shape: Shape, axis: int) -> Move:
+    """A part whose place is computed at run time; its size does not matter to a layout."""
+    return Cut(shape, shape, axis % len(shape), UNKNOWN)
 
 
 def _dequantize(node: NodeLike, index: int, shape: Shape) -> tuple[Move, ...]:

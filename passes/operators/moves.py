@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
+UNKNOWN = -1
+"""Where a part begins that is cut at a place known only at run time."""
+
 
 @dataclass(frozen=True)
 class Move(abc.ABC):
@@ -70,7 +73,8 @@ class Cut(Move):
 
     Attributes:
         axis: the axis.
-        start: where the shorter array begins in the longer one.
+        start: where the shorter array begins in the longer one; ``UNKNOWN`` when only the model
+            knows, at run time. Its size is then given as that of the longer one.
         step: between the elements taken.
     """
 

@@ -6,14 +6,25 @@ static shape, without which onnxruntime would leave the chain in the graph.
 """
 
 from passes.pack.marks import chain_nodes, packed_names, read_marks
-from passes.pack.rewrite import MIN_OPSET, MODEL_BYTES, PackWeightsPass, packed_bytes
+from passes.pack.plan import POSITIONS
+from passes.pack.rewrite import (
+    FOLD_LIMIT_BYTES,
+    MIN_OPSET,
+    MODEL_BYTES,
+    PackWeightsPass,
+    packed_bytes,
+)
+from passes.pack.values import parse_values
 
 __all__ = [
+    "FOLD_LIMIT_BYTES",
     "MIN_OPSET",
     "MODEL_BYTES",
+    "POSITIONS",
     "PackWeightsPass",
     "chain_nodes",
     "packed_bytes",
     "packed_names",
+    "parse_values",
     "read_marks",
 ]

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwmodel.bits import width_of
 from passes.pack.codes import ALL_CODES, Bitmask, Delta, Positions, Rice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from passes.pack.codes import PositionCode
+    from passes.pack.values import Prepared
 
 LARGE_ELEMENTS = 1 << 20
 """A weight of so many elements has a stream of its own, made by the steps that load fastest."""
@@ -23,6 +26,9 @@ STREAM_ELEMENTS = 1 << 22
 """Small weights share streams of at most so many elements."""
 
 AUTO = "auto"
+
+POSITIONS = (AUTO, *dict.fromkeys(code.name for code in ALL_CODES))
+"""What positions may be asked for by name."""
 
 WEIGHT_BYTES = 90
 """About what a weight costs in the file beside its share of a stream: a node, its shape, names."""
@@ -37,17 +43,29 @@ class Item:
 
     Attributes:
         name: of the weight.
-        array: what is stored, in C order; for a lossy form already in that form.
+        prepared: the array in the form that it is stored in.
+        dtype: that the weight has in the model.
         fill: the value that is not stored, a scalar of the array's dtype.
         stored: flat positions of all other values, bit for bit; ascending, at least one.
         costs: bits that positions and values take under each code that may be used.
     """
 
     name: str
-    array: NDArray[Any]
+    prepared: Prepared
+    dtype: ir.DataType
     fill: NDArray[Any]
     stored: NDArray[np.int64]
     costs: Mapping[PositionCode, int] = field(repr=False)
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """What the chain rebuilds, before a scale or cast."""
+        return self.prepared.array
+
+    @property
+    def dense_bytes(self) -> float:
+        """What the weight takes as it is."""
+        return self.array.size * self.dtype.itemsize
 
     def bytes_under(self, code: PositionCode) -> float:
         """What it takes in a stream of that code, the chain left out."""
@@ -74,9 +92,11 @@ class Stream:
         return np.concatenate([item.array.ravel()[item.stored] for item in self.items])
 
 
-def make_item(name: str, array: NDArray[Any], codes: Iterable[PositionCode]) -> Item:
+def make_item(
+    name: str, prepared: Prepared, dtype: ir.DataType, codes: Iterable[PositionCode]
+) -> Item:
     """An array with its most frequent value as fill (for floats always +0.0), and what it costs."""
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(prepared.array)
     flat = array.reshape(-1).view(f"u{array.itemsize}")
     fill = np.zeros((), flat.dtype)
     if array.itemsize == 1 and flat.size:
@@ -85,12 +105,17 @@ def make_item(name: str, array: NDArray[Any], codes: Iterable[PositionCode]) -> 
     if not stored.size:
         stored = np.zeros(1, np.int64)  # a chain needs a value: the fill itself
     positions = Positions(array.size, stored)
-    value_bits = array.itemsize * 8
+    value_bits, extra_bits = array.itemsize * 8, 0
+    if prepared.codebook is not None:
+        value_bits = max(1, width_of(prepared.codebook.size))
+        extra_bits = prepared.codebook.nbytes * 8
+    if prepared.scale is not None:
+        extra_bits = prepared.scale.nbytes * 8
     costs = {}
     for code in codes:
         cost = code.cost(positions)
-        costs[code] = cost.bits + (stored.size + cost.fillers) * value_bits
-    return Item(name, array, fill.view(array.dtype), stored, costs)
+        costs[code] = cost.bits + (stored.size + cost.fillers) * value_bits + extra_bits
+    return Item(name, prepared, dtype, fill.view(array.dtype), stored, costs)
 
 
 def codes_for(opset: int, kind: str = AUTO) -> tuple[PositionCode, ...]:
@@ -110,12 +135,15 @@ def plan_streams(
         chain_bytes: what a chain of each code costs in the file beside its arrays.
     """
     streams: list[Stream] = []
-    groups: dict[tuple[str, bytes], list[Item]] = {}
+    groups: dict[tuple[Any, ...], list[Item]] = {}
     for item in items:
-        if item.array.size >= LARGE_ELEMENTS:
+        if item.prepared.codebook is not None:
+            code = min(item.costs, key=lambda c, i=item: i.costs[c] / 8 + chain_bytes[c])  # type: ignore[misc]
+            streams.append(Stream(code, (item,)))
+        elif item.array.size >= LARGE_ELEMENTS:
             streams.append(Stream(_quick_code(item), (item,)))
         else:
-            groups.setdefault((item.array.dtype.str, item.fill.tobytes()), []).append(item)
+            groups.setdefault((item.array.dtype.name, item.fill.tobytes()), []).append(item)
     for group in groups.values():
         streams += _plan_group(group, chain_bytes)
     return tuple(stream for stream in streams if _pays(stream, chain_bytes))
@@ -142,12 +170,12 @@ def _plan_group(items: Sequence[Item], chain_bytes: Mapping[PositionCode, int]) 
 
     def total(codes: tuple[PositionCode, ...]) -> float:
         saved = sum(
-            min(item.array.nbytes, *(item.bytes_under(code) for code in codes)) for item in items
+            min(item.dense_bytes, *(item.bytes_under(code) for code in codes)) for item in items
         )
         return saved + sum(chain_bytes[code] for code in codes)
 
     chosen: tuple[PositionCode, ...] = ()
-    best = float(sum(item.array.nbytes for item in items))
+    best = float(sum(item.dense_bytes for item in items))
     while True:
         trials = [(*chosen, code) for code in items[0].costs if code not in chosen]
         trials += [
@@ -160,7 +188,7 @@ def _plan_group(items: Sequence[Item], chain_bytes: Mapping[PositionCode, int]) 
     members: dict[PositionCode, list[Item]] = {code: [] for code in chosen}
     for item in items:
         code = min(chosen, key=item.bytes_under, default=None)
-        if code is not None and item.bytes_under(code) < item.array.nbytes:
+        if code is not None and item.bytes_under(code) < item.dense_bytes:
             members[code].append(item)
     return [Stream(code, part) for code, group in members.items() for part in _parts(group)]
 
@@ -180,5 +208,5 @@ def _parts(items: Sequence[Item]) -> list[tuple[Item, ...]]:
 
 def _pays(stream: Stream, chain_bytes: Mapping[PositionCode, int]) -> bool:
     spent = sum(item.bytes_under(stream.code) for item in stream.items)
-    dense = sum(item.array.nbytes for item in stream.items)
+    dense = sum(item.dense_bytes for item in stream.items)
     return spent + chain_bytes[stream.code] < dense

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 
 from passes.pack.builder import Builder, Names
-from passes.pack.chains import decode
 from passes.pack.marks import Marks, read_marks
-from passes.pack.plan import AUTO, Stream, codes_for, make_item, plan_streams
+from passes.pack.plan import AUTO, codes_for, make_item, plan_streams
+from passes.pack.values import KEEP, Prepared, parse_values, prepare
+from passes.pack.write import chain_bytes, write_stream
+from passes.weights import collect_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from passes.pack.codes import PositionCode
@@ -36,31 +38,47 @@ MIN_ELEMENTS = 64
 FOLD_LIMIT_BYTES = 1 << 30
 """onnxruntime folds no node whose output is larger, unless the session option says so."""
 
-PACKABLE = (
+FOLD_LIMIT_OPTION = "optimization.constant_folding_max_output_size_in_bytes"
+
+FLOATS = (
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
     ir.DataType.BFLOAT16,
     ir.DataType.DOUBLE,
-    ir.DataType.INT8,
-    ir.DataType.UINT8,
 )
+PACKABLE = (*FLOATS, ir.DataType.INT8, ir.DataType.UINT8)
 
 
 @dataclass(frozen=True)
 class PackWeightsPass(ir.passes.InPlacePass):
-    """Replaces each initializer that gets smaller by it with a chain that rebuilds it bit for bit.
+    """Replaces each initializer that gets smaller by it with a chain that rebuilds it.
 
-    The rebuilt value keeps the initializer's name. Those that would not get smaller stay dense.
+    The rebuilt value keeps the initializer's name. Those that would not get smaller stay dense, and
+    so do those that :func:`why_dense` gives a reason for.
 
     Attributes:
         positions: the kind of position code, ``bitmask``, ``delta`` or ``rice``; with ``auto`` each
             weight takes the one of fewest bytes.
+        values: how values of floats are stored: ``keep``, bit for bit; ``float16``; ``int8`` with a
+            scale for each output channel; ``codebookK``, K of 2 to 256 values for each weight.
+        saliency: by weight name, in the weight's shape: how much each element matters when the
+            values of a codebook are chosen.
+        cumsum: False makes running sums by matrix products: opset 11 and later have CumSum, which
+            OpenVINO does not fold.
+        freeze_inputs: pack also what the caller could give another value for when the model runs;
+            it is then no input any more.
+        fold_limit_bytes: weights above it stay dense.
     """
 
     positions: str = AUTO
+    values: str = KEEP
+    saliency: Mapping[str, NDArray[Any]] | None = field(default=None, repr=False)
+    cumsum: bool = True
+    freeze_inputs: bool = False
+    fold_limit_bytes: int = FOLD_LIMIT_BYTES
 
     def requires(self, model: ir.Model) -> None:
-        """The opset broadcasts as it does today."""
+        """The opset broadcasts as it does today, and the form of values is one that there is."""
         opset = model.opset_imports.get("", 0)
         if opset < MIN_OPSET:
             msg = (
@@ -68,23 +86,94 @@ class PackWeightsPass(ir.passes.InPlacePass):
                 f"{MIN_OPSET} or later: let it be converted with --opset, 13 for instance"
             )
             raise ir.passes.PreconditionError(msg)
+        try:
+            parse_values(self.values)
+        except ValueError as error:
+            raise ir.passes.PreconditionError(str(error)) from error
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Pack; ``modified`` is True when any initializer was."""
         if read_marks(model) is not None:
             return ir.passes.PassResult(model, modified=False)
         names = Names(model)
-        opset = model.opset_imports.get("", 0)
-        places = {}
-        for number, graph in enumerate(model.graphs()):
-            builder = Builder(graph, opset, names, opset >= CUMSUM_OPSET)
-            places[number] = _pack_graph(builder, self.positions, model.ir_version)
+        places = {
+            number: self._pack_graph(model, graph, names)
+            for number, graph in enumerate(model.graphs())
+        }
         places = {number: found for number, found in places.items() if found}
         if places:
             Marks(names.prefix, places).write(model)
             _drop_constant_inputs(model)
-        modified = bool(places)
-        return ir.passes.PassResult(model, modified)
+        return ir.passes.PassResult(model, modified=bool(places))
+
+    def why_dense(self, model: ir.Model, value: ir.Value) -> str | None:
+        """Why an initializer may not be packed, in one clause; None when it may."""
+        tensor = value.const_value
+        if tensor is None or tensor.dtype not in PACKABLE:
+            return "its numbers are of another kind than weights"
+        if tensor.size < MIN_ELEMENTS or len(tensor.shape) < 2:
+            return "it is small"
+        if value.is_graph_output() or not value.uses():
+            return "no node reads it, or it is an output of the model"
+        if value.is_graph_input() and not self.freeze_inputs and (model.ir_version or 0) >= 4:
+            return (
+                "it is also an input of the model, so that the caller may give another value; "
+                "--freeze-inputs makes it a constant"
+            )
+        if max(tensor.nbytes, tensor.size) > self.fold_limit_bytes:
+            return (
+                f"it has more than {self.fold_limit_bytes} bytes, which onnxruntime does not fold "
+                f"by itself; --large packs it, for sessions with '{FOLD_LIMIT_OPTION}' set to 0"
+            )
+        return None
+
+    def _pack_graph(self, model: ir.Model, graph: ir.Graph, names: Names) -> tuple[int, ...]:
+        """Pack the initializers of a graph; the places where those that were packed stood."""
+        opset = model.opset_imports.get("", 0)
+        builder = Builder(graph, opset, names, self.cumsum and opset >= CUMSUM_OPSET)
+        order = {name: place for place, name in enumerate(graph.initializers)}
+        items = self._items(model, graph, builder)
+        rebuilt: dict[str, ir.Value] = {}
+        costs = {code: self._chain_bytes(code, builder) for code in self._codes(opset)}
+        for stream in plan_streams(items, costs):
+            new = write_stream(builder, stream)
+            rebuilt |= zip((item.name for item in stream.items), new, strict=True)
+        for name, new_value in rebuilt.items():
+            _replace(graph, graph.initializers[name], new_value)
+        builder.finish()
+        return tuple(sorted(order[name] for name in rebuilt))
+
+    def _items(self, model: ir.Model, graph: ir.Graph, builder: Builder) -> list[Item]:
+        form = parse_values(self.values)
+        layouts = {}
+        if form.lossy:
+            layouts = {id(w.value): w.layout for w in collect_weights(model).weights}
+        items = []
+        for name, value in graph.initializers.items():
+            tensor = value.const_value
+            if tensor is None or self.why_dense(model, value) is not None:
+                continue
+            prepared = Prepared(tensor.numpy())
+            if form.lossy and tensor.dtype in FLOATS:
+                saliency = (self.saliency or {}).get(name)
+                prepared = prepare(tensor.numpy(), form, layouts.get(id(value)), saliency)
+            codes = [code for code in self._codes(builder.opset) if self._suits(code, prepared)]
+            if codes:
+                items.append(make_item(name, prepared, tensor.dtype, codes))
+        return items
+
+    def _codes(self, opset: int) -> tuple[PositionCode, ...]:
+        return codes_for(opset, self.positions)
+
+    def _suits(self, code: PositionCode, prepared: Prepared) -> bool:
+        if prepared.codebook is not None and not code.leading_fill:
+            return False
+        # The ranks of a bitmask are int32, one for each element.
+        return code.name != "bitmask" or prepared.array.size * 4 <= self.fold_limit_bytes
+
+    @staticmethod
+    def _chain_bytes(code: PositionCode, builder: Builder) -> int:
+        return chain_bytes(code, builder.opset, builder.cumsum)
 
 
 def packed_bytes(array: NDArray[Any]) -> float:
@@ -93,93 +182,9 @@ def packed_bytes(array: NDArray[Any]) -> float:
     Its share of a stream whose chain (:data:`MODEL_BYTES`) is counted once for the model; for the
     opsets of today.
     """
-    item = make_item("", array, codes_for(MODERN_OPSET))
+    dtype = ir.DataType.from_numpy(array.dtype)
+    item = make_item("", Prepared(array), dtype, codes_for(MODERN_OPSET))
     return min(float(array.nbytes), *(item.bytes_under(code) for code in item.costs))
-
-
-@functools.cache
-def chain_bytes(code: PositionCode, opset: int, cumsum: bool) -> int:
-    """What a chain of this code costs in the file beside its arrays.
-
-    Measured: the chain of a middling weight is written into an empty model.
-    """
-    array = np.zeros((256, 256), np.float32)
-    array.ravel()[:: 1 << 4] = 1
-    item = make_item("", array, [code])
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": opset})
-    model = ir.Model(graph, ir_version=8)
-    empty = len(ir.to_proto(model).SerializeToString())
-    builder = Builder(graph, opset, Names(model), cumsum)
-    _write_stream(builder, Stream(code, (item,)), ir.DataType.FLOAT)
-    builder.finish()
-    coded = code.encode(Stream(code, (item,)).positions)
-    arrays = sum(part.nbytes for part in coded.arrays.values())
-    values = (coded.source.size + code.leading_fill) * array.itemsize
-    return len(ir.to_proto(model).SerializeToString()) - empty - arrays - values
-
-
-def _pack_graph(builder: Builder, positions: str, ir_version: int | None) -> tuple[int, ...]:
-    """Pack the initializers of a graph; the places where those that were packed stood."""
-    graph = builder.graph
-    order = {name: place for place, name in enumerate(graph.initializers)}
-    values = {
-        name: value for name, value in graph.initializers.items() if _may_pack(value, ir_version)
-    }
-    costs = {
-        code: chain_bytes(code, builder.opset, builder.cumsum)
-        for code in codes_for(builder.opset, positions)
-    }
-    items = [make_item(name, _array(value), costs) for name, value in values.items()]
-    rebuilt: dict[str, ir.Value] = {}
-    for stream in plan_streams(items, costs):
-        tensor = values[stream.items[0].name].const_value
-        assert tensor is not None
-        new = _write_stream(builder, stream, tensor.dtype)
-        rebuilt |= zip((item.name for item in stream.items), new, strict=True)
-    for name, new_value in rebuilt.items():
-        _replace(graph, values[name], new_value)
-    builder.finish()
-    return tuple(sorted(order[name] for name in rebuilt))
-
-
-def _may_pack(value: ir.Value, ir_version: int | None) -> bool:
-    tensor = value.const_value
-    if tensor is None or tensor.dtype not in PACKABLE or tensor.size < MIN_ELEMENTS:
-        return False
-    if len(tensor.shape) < 2 or tensor.nbytes > FOLD_LIMIT_BYTES or not value.uses():
-        return False
-    if value.is_graph_output():
-        return False
-    # From IR version 4 on the caller may give another value when the model runs.
-    return not (value.is_graph_input() and (ir_version or 0) >= 4)
-
-
-def _array(value: ir.Value) -> NDArray[Any]:
-    assert value.const_value is not None
-    return value.const_value.numpy()
-
-
-def _write_stream(builder: Builder, stream: Stream, dtype: ir.DataType) -> list[ir.Value]:
-    """Write the chain of a stream; the rebuilt weights, in the order of its items."""
-    coded = stream.code.encode(stream.positions)
-    fill = stream.items[0].fill
-    stored = np.where(coded.source < 0, fill, stream.values[coded.source])
-    stored = stored.astype(fill.dtype, copy=False)
-    if stream.code.leading_fill:
-        stored = np.concatenate([fill.reshape(1), stored])
-    elements = stream.positions.elements
-    parts = {name: builder.data(array) for name, array in coded.arrays.items()}
-    values = builder.data(stored, dtype)
-    base = None if "bits" in parts else builder.filled(elements, fill, dtype)
-    flat = decode(builder, stream.code, parts, coded.length, values, base, (elements, stored.size))
-    pieces = [flat]
-    if len(stream.items) > 1:
-        pieces = list(builder.split(flat, [item.array.size for item in stream.items]))
-    return [_shaped(builder, piece, item) for piece, item in zip(pieces, stream.items, strict=True)]
-
-
-def _shaped(builder: Builder, flat: ir.Value, item: Item) -> ir.Value:
-    return builder.reshape(flat, *item.array.shape)
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
@@ -189,7 +194,6 @@ def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     graph.initializers.pop(name)
     if old.is_graph_input():
         graph.inputs.remove(old)
-    old.name = None
     new.name, new.type, new.shape = name, old.type, old.shape
     old.replace_all_uses_with(new)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -211,3 +213,18 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content[:cut])
         with pytest.raises(BlobError):
             open_blob(path)
+
+
+def test_without_numba_the_bytes_are_the_same(tmp_path: Path) -> None:
+    """The loops that numba compiles are plain Python where it is missing."""
+    code = f"""
+import sys
+sys.modules["numba"] = None
+import importlib.util
+spec = importlib.util.spec_from_file_location("blobs", {__file__!r})
+blobs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(blobs)
+assert blobs.written() == blobs.GOLDEN.read_bytes()
+blobs.test_old_blobs_are_still_read()
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

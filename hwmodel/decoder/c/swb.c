@@ -203,7 +203,7 @@ static int check_book(const swb_tensor *t) {
         return SWB_DAMAGED;
     for (uint64_t i = 1; i <= t->book.size / t->value_bytes; i++) {
         uint64_t entry = book_entry(t, i);
-        if (entry <= before)
+        if (entry <= before || (t->value_bits == 4 && entry > 15))
             return SWB_DAMAGED;
         before = entry;
     }

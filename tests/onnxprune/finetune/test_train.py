@@ -125,7 +125,7 @@ def test_training_recovers_what_pruning_lost(mlp: Path, mlp_data: Path, tmp_path
     )
     report = finetune(pruned, mlp_data, out, settings)
     assert report.quality is not None
-    assert report.quality.compressed > report.quality.baseline + 0.1
+    assert report.quality.compressed > report.quality.baseline + 0.05
     assert "is pruned already" in report.warnings[0]
     taught = finetune(pruned, mlp_data, tmp_path / "taught.onnx", settings, teacher=mlp)
     assert taught.quality is not None

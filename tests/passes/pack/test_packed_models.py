@@ -14,7 +14,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune.model_io import load_model, model_bytes
+from passes.layout import columns_first
 from passes.pack import PackWeightsPass, chain_nodes, packed_names, read_marks
+from passes.pack.values import parse_values, prepare
 from passes.unpack import UnpackWeightsPass
 
 DTYPES = {
@@ -130,6 +132,44 @@ def test_every_dtype_comes_back_bit_for_bit(dtype: str, positions: str, tmp_path
     model = weights_model(weights, 21 if dtype == "bfloat16" else 13, ir_version=10)
     PackWeightsPass(positions)(model)
     check(weights, model, tmp_path, {"a", "b"})
+
+
+@pytest.mark.parametrize("values", ["float16", "int8", "codebook2", "codebook5", "codebook256"])
+@pytest.mark.parametrize("opset", [8, 9, 13])
+def test_lossy_values_fold_to_what_unpacking_gives(values: str, opset: int, tmp_path: Path) -> None:
+    array = sparse((60, 300), 0.1, seed=1)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    info = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, size])
+        for name, size in (("x", 60), ("y", 300))
+    ]
+    graph = helper.make_graph(
+        nodes, "g", info[:1], info[1:], [onnx.numpy_helper.from_array(array, "w")]
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    sizes = {}
+    for form in ("keep", values):
+        model = ir.from_proto(proto)
+        PackWeightsPass(values=form)(model)
+        assert packed_names(model) == ("w",)
+        sizes[form] = len(model_bytes(model))
+    assert sizes[values] < sizes["keep"]
+    marks = read_marks(model)
+    assert marks is not None
+    saved = folded(model_bytes(model), tmp_path / "optimized.onnx")
+    assert not chain_nodes(saved, marks.prefix)
+    UnpackWeightsPass()(model)
+    dense = model.graph.initializers["w"].const_value.numpy()
+    assert dense.dtype == np.float32
+    assert saved.graph.initializers["w"].const_value.tobytes() == dense.tobytes()
+    prepared = prepare(array, parse_values(values), columns_first(array.shape))
+    expected = prepared.array.astype(np.float32)
+    if prepared.scale is not None:
+        expected = expected * prepared.scale
+    assert dense.tobytes() == expected.tobytes()
+    assert (dense[array == 0] == 0).all()
+    if values.startswith("codebook"):
+        assert np.unique(dense).size <= int(values.removeprefix("codebook")) + 1
 
 
 def test_auto_takes_what_is_smallest(tmp_path: Path) -> None:

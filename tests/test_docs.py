@@ -1,0 +1,56 @@
+"""The documentation covers every command and option, and is free of dead ends."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from onnxprune import api
+from onnxprune.cli import command_names
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def commands_page() -> str:
+    code = (
+        "import sys; sys.path.insert(0, 'docs'); import generate; print(generate.commands_page())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_every_command_and_option_of_the_help_is_documented(name: str, commands_page: str) -> None:
+    command = [sys.executable, "-m", "onnxprune", name, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    sections = re.split(r"^## ", commands_page, flags=re.MULTILINE)
+    [section] = [part for part in sections if part.startswith(f"{name}\n")]
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", done.stdout)) - {"--help"}
+    assert options
+    for option in options:
+        assert option in section, option
+
+
+def test_every_public_function_is_in_the_reference() -> None:
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    members = re.search(r":members: (.+)", page)
+    assert members is not None
+    assert set(members[1].split(", ")) == set(api.__all__)
+
+
+def test_commands_in_the_documentation_exist() -> None:
+    known = set(command_names())
+    for path in [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("models/*.md")]:
+        text = path.read_text(encoding="utf-8")
+        shown = re.findall(r"^[ $]*(?:\.venv/bin/)?onnxprune ([a-z][a-z-]*)", text, re.MULTILINE)
+        quoted = re.findall(r"`onnxprune ([a-z][a-z-]*)", text)
+        prose = {"makes"}  # a sentence may begin with the name, too
+        assert {*shown, *quoted} - prose <= known, path
