@@ -106,8 +106,10 @@ def summary(report: Report) -> list[str]:
 
 def _totals_lines(report: Report, totals: Totals) -> list[str]:
     lines = [
-        f"[b]{count_text(totals.nonzeros)}[/b] of {count_text(totals.elements)} weights are not zero: "
-        f"sparsity {percent_text(totals.sparsity)}, compression rate [b]{rate_text(totals.compression_rate)}[/b]"
+        (
+            f"[b]{count_text(totals.nonzeros)}[/b] of {count_text(totals.elements)} weights are not zero: "
+            f"sparsity {percent_text(totals.sparsity)}, compression rate [b]{rate_text(totals.compression_rate)}[/b]"
+        )
     ]
     sizes = [f"model {bytes_text(report.model.bytes)}"]
     for name, size in (("packed", totals.packed_bytes), ("blob", totals.blob_bytes)):
