@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         pack,
         prune,
         search,
+        shrink,
         unpack,
         verify,
     )
@@ -62,6 +63,7 @@ __all__ = [
     "finetune",
     "pack",
     "unpack",
+    "shrink",
     "encode",
     "decode",
     "export",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations when a report is read back
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnxprune
@@ -143,6 +143,20 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class ShrinkReport:
+    """What exact shrinking removed: each pair is before and after.
+
+    ``multiply_adds`` are of one inference with every open size taken as 1; latencies are medians in
+    milliseconds, measured in turn, on one thread.
+    """
+
+    parameters: tuple[int, int]
+    multiply_adds: tuple[int, int]
+    bytes: tuple[int, int]
+    latency_ms: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class SplitSizes:
     """Samples in each part of the data."""
 
@@ -188,7 +202,11 @@ class TargetReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a command has to say; see ``docs/reference/report.md`` for the JSON form."""
+    """Everything that a command has to say; see ``docs/reference/report.md`` for the JSON form.
+
+    ``output`` is the model that was made, an ``onnx_ir.Model``, where no path was given to write it
+    to; it has no place in the JSON form.
+    """
 
     command: str
     model: ModelReport
@@ -199,6 +217,7 @@ class Report:
     quality: Quality | None = None
     target: TargetReport | None = None
     verification: Verification | None = None
+    shrunk: ShrinkReport | None = None
     search: SearchReport | None = None
     memory: Mapping[str, Any] | None = None
     memories: tuple[Mapping[str, Any], ...] | None = None
@@ -206,6 +225,7 @@ class Report:
     methods: Mapping[str, str] | None = None
     warnings: tuple[str, ...] = ()
     timings_s: Mapping[str, float] | None = None
+    output: Any = field(default=None, compare=False, repr=False)
     schema_version: int = SCHEMA_VERSION
     tool_version: str = onnxprune.__version__
 
@@ -251,7 +271,7 @@ def describe_file(path: Path) -> ModelReport:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
+        pairs = ((f.name, getattr(value, f.name)) for f in fields(value) if f.name != "output")
         return {name: _plain(item) for name, item in pairs if item is not None}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from onnxprune.past_run import Compared
-    from onnxprune.report import DesignPoint, Report, WeightReport
+    from onnxprune.report import DesignPoint, Quality, Report, ShrinkReport, Totals, WeightReport
 
     Step = Callable[[str, int, int], None]
 
@@ -80,48 +80,20 @@ def show_comparison(
 def summary(report: Report) -> list[str]:
     """The report in a few lines of rich markup."""
     lines = []
-    totals, quality = report.totals, report.quality
     if report.weights is not None and not report.weights:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in report.skipped or ()))
         lines.append(
             f"no weight can be pruned: {escape(reasons) or 'the model holds no constants'}"
         )
-    elif totals:
-        lines.append(
-            f"[b]{count_text(totals.nonzeros)}[/b] of {count_text(totals.elements)} weights are not zero: "
-            f"sparsity {percent_text(totals.sparsity)}, compression rate [b]{rate_text(totals.compression_rate)}[/b]"
-        )
-        sizes = [f"model {bytes_text(report.model.bytes)}"]
-        for name, size in (("packed", totals.packed_bytes), ("blob", totals.blob_bytes)):
-            if size is not None:
-                sizes.append(
-                    f"{name} [b]{bytes_text(size)}[/b] ({rate_text(report.model.bytes / size)} smaller)"
-                )
-        lines.append(", ".join(sizes))
-        if report.points and len(report.points) > 1:
-            best = min(report.points, key=lambda point: point.microseconds)
-            lanes = "" if best.decoder_lanes is None else f", {best.decoder_lanes} lanes"
-            lines.append(
-                f"fastest: {escape(best.memory)}, [b]{best.encoding}[/b]{lanes}, "
-                f"{count_text(best.fetch_cycles)} cycles, {best.microseconds:,.3g} µs"
-            )
-        if totals.fetch_cycles is not None and totals.dense_fetch_cycles is not None:
-            name = escape(str((report.memory or {}).get("name", "memory")))
-            lines.append(
-                f"fetch cycles from {name}: {count_text(totals.dense_fetch_cycles)} dense, "
-                f"[b]{count_text(totals.fetch_cycles)}[/b] encoded"
-            )
-    if quality:
-        low, high = quality.drop_ci95
-        lines.append(
-            f"{escape(quality.metric)} on {count_text(quality.samples)} held-out samples: "
-            f"{percent_text(quality.baseline)} before, [b]{percent_text(quality.compressed)}[/b] after; "
-            f"drop {points_text(quality.drop)} points (95 % interval {points_text(low)} to {points_text(high)}), "
-            f"limit {points_text(quality.max_drop)}: {_verdict(quality.target_met, 'kept', 'NOT kept')}"
-        )
+    elif report.totals:
+        lines += _totals_lines(report, report.totals)
+    if report.quality:
+        lines.append(_quality_line(report.quality))
     if report.target:
         asked = escape(report.target.asked)
         lines.append(f"target {asked}: {_verdict(report.target.met, 'met', 'NOT met')}")
+    if report.shrunk:
+        lines.append(_shrunk_line(report.shrunk))
     if report.verification:
         checked = report.verification
         lines.append(
@@ -130,6 +102,59 @@ def summary(report: Report) -> list[str]:
         )
     lines += [f"[yellow]note:[/yellow] {escape(warning)}" for warning in report.warnings]
     return lines
+
+
+def _totals_lines(report: Report, totals: Totals) -> list[str]:
+    lines = [
+        (
+            f"[b]{count_text(totals.nonzeros)}[/b] of {count_text(totals.elements)} weights are not zero: "
+            f"sparsity {percent_text(totals.sparsity)}, compression rate [b]{rate_text(totals.compression_rate)}[/b]"
+        )
+    ]
+    sizes = [f"model {bytes_text(report.model.bytes)}"]
+    for name, size in (("packed", totals.packed_bytes), ("blob", totals.blob_bytes)):
+        if size is not None:
+            smaller = rate_text(report.model.bytes / size)
+            sizes.append(f"{name} [b]{bytes_text(size)}[/b] ({smaller} smaller)")
+    lines.append(", ".join(sizes))
+    if report.points and len(report.points) > 1:
+        best = min(report.points, key=lambda point: point.microseconds)
+        lanes = "" if best.decoder_lanes is None else f", {best.decoder_lanes} lanes"
+        lines.append(
+            f"fastest: {escape(best.memory)}, [b]{best.encoding}[/b]{lanes}, "
+            f"{count_text(best.fetch_cycles)} cycles, {best.microseconds:,.3g} µs"
+        )
+    if totals.fetch_cycles is not None and totals.dense_fetch_cycles is not None:
+        name = escape(str((report.memory or {}).get("name", "memory")))
+        lines.append(
+            f"fetch cycles from {name}: {count_text(totals.dense_fetch_cycles)} dense, "
+            f"[b]{count_text(totals.fetch_cycles)}[/b] encoded"
+        )
+    return lines
+
+
+def _quality_line(quality: Quality) -> str:
+    low, high = quality.drop_ci95
+    return (
+        f"{escape(quality.metric)} on {count_text(quality.samples)} held-out samples: "
+        f"{percent_text(quality.baseline)} before, [b]{percent_text(quality.compressed)}[/b] after; "
+        f"drop {points_text(quality.drop)} points (95 % interval {points_text(low)} to {points_text(high)}), "
+        f"limit {points_text(quality.max_drop)}: {_verdict(quality.target_met, 'kept', 'NOT kept')}"
+    )
+
+
+def _shrunk_line(shrunk: ShrinkReport) -> str:
+    parts = [
+        f"{name} {count_text(before)} -> [b]{count_text(after)}[/b]"
+        for name, (before, after) in (
+            ("parameters", shrunk.parameters),
+            ("multiply-adds", shrunk.multiply_adds),
+        )
+    ]
+    if shrunk.latency_ms:
+        before, after = shrunk.latency_ms
+        parts.append(f"latency {before:.3g} -> [b]{after:.3g}[/b] ms")
+    return ", ".join(parts)
 
 
 def _weights_table(report: Report) -> Table:

@@ -54,10 +54,10 @@ class Step:
 
     def run(self, values: dict[str, Any], *, accelerated: bool) -> None:
         """Run the node on the values, add its outputs to them, and drop what is done with."""
-        arguments = [values[name] if name else None for name in self.node.inputs]
-        if accelerated:
-            _align(arguments, self.operator.host)
         try:
+            arguments = [values[name] if name else None for name in self.node.inputs]
+            if accelerated:
+                _align(arguments, self.operator.host)
             results = self._call(arguments, values, accelerated=accelerated)
         except (RuntimeError, IndexError, TypeError, ValueError, KeyError) as error:
             if isinstance(error, ModelError):
