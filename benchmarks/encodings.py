@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 CHUNK = 1024
+SPARSITIES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 def gaussian(shape: tuple[int, ...], sparsity: float, dtype: str) -> tuple[Array, TensorSpec]:
@@ -220,7 +221,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result: dict[str, Any] = {}
     if arguments.only in (None, "sizes"):
-        result["sizes"] = [integer_sizes(s) for s in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)]
+        result["sizes"] = [integer_sizes(s) for s in SPARSITIES]
         print_sizes(result["sizes"])
     if arguments.only in (None, "models") and arguments.models.is_dir():
         found = [

@@ -207,3 +207,53 @@ def read_codes(
                 return OVERRUN
         reached[i] = place
     return DONE
+
+
+@compiled
+def write_symbols(
+    words: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    values: NDArray[Any],
+    code: tuple[NDArray[np.uint64], NDArray[np.uint8]],
+    value_form: tuple[int, int, int],
+) -> None:
+    """Every value of each chunk, zeros too: :func:`write_codes` without gaps."""
+    code_words, code_lengths = code
+    shift, symbol_bits, bits = value_form
+    mask, low, raw_bits = low_bits(symbol_bits), low_bits(shift), bits - symbol_bits
+    for i in range(starts.size):
+        place = starts[i]
+        for k in range(bounds[i], bounds[i + 1]):
+            value = np.uint64(values[k])
+            symbol = (value >> np.uint64(shift)) & mask
+            place = put(words, place, code_words[symbol], np.int64(code_lengths[symbol]))
+            if raw_bits:
+                above = (value >> np.uint64(shift)) >> np.uint64(symbol_bits)
+                place = put(words, place, (value & low) | (above << np.uint64(shift)), raw_bits)
+
+
+@compiled
+def read_symbols(
+    words: NDArray[np.uint64],
+    chunks: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    symbol_table: NDArray[np.uint16],
+    value_form: tuple[int, int, int],
+    codes: NDArray[Any],
+    reached: NDArray[np.int64],
+) -> int:
+    """The inverse of :func:`write_symbols`, with the arguments and results of :func:`read_codes`."""
+    starts, ends, bounds = chunks
+    code_mask = np.uint64(symbol_table.size - 1)
+    for i in range(starts.size):
+        place, last = starts[i], ends[i]
+        for k in range(bounds[i], bounds[i + 1]):
+            window = window_at(words, place)
+            value, place = _get_value(words, place, window, symbol_table, code_mask, value_form)
+            if place < 0:
+                return NO_CODE
+            if place > last:
+                return OVERRUN
+            codes[k] = value
+        reached[i] = place
+    return DONE

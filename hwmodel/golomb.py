@@ -125,7 +125,7 @@ def read_gaps(
     Args:
         reader: at the first gap of each chunk.
         frame: of the codes.
-        divisor: of the Golomb code, below ``LARGEST_DIVISOR``.
+        divisor: of the Golomb code, below ``LARGEST_DIVISOR``; 0 where there are no gaps.
         symbol_table: see `hwmodel.gap_kernels.read_codes`; of any content where values are raw.
         symbol_bits: 0 where values are raw.
 
@@ -136,16 +136,21 @@ def read_gaps(
 
     codes = np.zeros(frame.elements, frame.dtype)
     reached = reader.places.copy()
-    trouble = gap_kernels.read_codes(
-        reader.words,
-        (reader.places, reader.ends, frame.bounds),
-        (divisor, width_of(divisor)),
-        gap_table(divisor),
-        symbol_table,
-        (frame.symbol.shift if symbol_bits else 0, symbol_bits, frame.bits),
-        codes,
-        reached,
-    )
+    chunks = (reader.places, reader.ends, frame.bounds)
+    form = (frame.symbol.shift if symbol_bits else 0, symbol_bits, frame.bits)
+    if divisor == 0:
+        trouble = gap_kernels.read_symbols(reader.words, chunks, symbol_table, form, codes, reached)
+    else:
+        trouble = gap_kernels.read_codes(
+            reader.words,
+            chunks,
+            (divisor, width_of(divisor)),
+            gap_table(divisor),
+            symbol_table,
+            form,
+            codes,
+            reached,
+        )
     if trouble:
         raise BlobError(_TROUBLES[trouble])
     reader.places = reached

@@ -70,7 +70,7 @@ class Writer:
         Args:
             codes: of the tensor.
             bounds: first element of each chunk, and the end.
-            divisor: of the Golomb code of gaps.
+            divisor: of the Golomb code of gaps; 0 writes all codes, zeros too, without gaps.
             code_words: of the symbols; without them values are written as they are.
             code_lengths: of the code words.
         """
@@ -79,6 +79,9 @@ class Writer:
         if code_words is not None and code_lengths is not None:
             code = (code_words, code_lengths)
             form = (codes.symbol.shift, codes.symbol.bits, codes.bits)
+        if divisor == 0:
+            gap_kernels.write_symbols(self.words, self.places, bounds, codes.numbers, code, form)
+            return
         gap_kernels.write_codes(
             self.words,
             self.places,

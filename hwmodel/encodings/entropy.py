@@ -13,7 +13,6 @@ from hwmodel.decoding import sums
 from hwmodel.encoding import Encoding
 from hwmodel.errors import BlobError
 from hwmodel.golomb import (
-    LARGEST_DIVISOR,
     best_divisor,
     chunk_gap_bits,
     code_cycles,
@@ -39,25 +38,36 @@ HEAD = struct.Struct("<IBB")
 class Entropy(Encoding):
     """About N·H(w) bits: gaps as in ``rice`` but with any divisor, values in a canonical Huffman code.
 
+    A tensor that is mostly not zero has no gaps: every code, zeros too, is in the Huffman code.
+
     Of a float only the exponent is Huffman coded, sign and mantissa follow as they are; of an integer
-    the whole code. The header is the divisor in 4 bytes, the first and the last symbol that occurs,
+    the whole code. The header is the divisor in 4 bytes (0: no gaps), the first and the last symbol that occurs,
     and for all from first to last the length of its code in 4 bits (0: does not occur; at most 12).
     """
 
     name: ClassVar[str] = "entropy"
 
     def _plan(self, codes: Codes, frame: Frame) -> Plan:
+        with_gaps = self._with_gaps(codes, frame)
+        if 2 * codes.positions.size <= codes.size:
+            return with_gaps
+        whole = self._whole(codes, frame)
+        bits = [int((one.payload_bits + one.metadata_bits).sum()) for one in (with_gaps, whole)]
+        return whole if bits[1] < bits[0] else with_gaps
+
+    @staticmethod
+    def _with_gaps(codes: Codes, frame: Frame) -> Plan:
         divisor = best_divisor(codes, frame, DIVISORS)
-        symbols = _symbols(codes.values, codes.symbol)
-        often = np.bincount(symbols, minlength=1 << codes.symbol.bits)
-        lengths = code_lengths(often)
-        if frame.chunks == 1:
-            coded = np.array([lengths.astype(np.int64) @ often])
-        else:
-            ends = np.concatenate([[0], np.cumsum(codes.counts(frame.bounds))])
-            coded = sums(lengths[symbols], ends)
-        payload = coded + codes.counts(frame.bounds) * (codes.bits - codes.symbol.bits)
+        counts = codes.counts(frame.bounds)
+        lengths, coded = _coded(codes.values, codes.symbol, counts)
+        payload = coded + counts * (codes.bits - codes.symbol.bits)
         return Plan(_header(divisor, lengths), payload, chunk_gap_bits(codes, frame, divisor))
+
+    @staticmethod
+    def _whole(codes: Codes, frame: Frame) -> Plan:
+        lengths, coded = _coded(codes.numbers, codes.symbol, frame.sizes)
+        payload = coded + frame.sizes * (codes.bits - codes.symbol.bits)
+        return Plan(_header(0, lengths), payload, np.zeros(frame.chunks, np.int64))
 
     def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:
         divisor, lengths = _parse(header, codes.symbol)
@@ -68,14 +78,30 @@ class Entropy(Encoding):
         return read_gaps(reader, frame, divisor, decoding_table(lengths), frame.symbol.bits)
 
     def _work(self, codes: Codes, frame: Frame, decoder: DecoderSpec) -> NDArray[np.int64]:
-        """For each gap ``1 + floor(floor(gap / divisor) / word_bits)``, whatever the width."""
-        return code_cycles(codes, frame, best_divisor(codes, frame, DIVISORS), decoder)
+        """For each gap ``1 + floor(floor(gap / divisor) / word_bits)``, without gaps 1 an element.
+
+        Whatever the width.
+        """
+        [divisor, *_] = HEAD.unpack_from(self._plan(codes, frame).header)
+        return code_cycles(codes, frame, divisor, decoder) if divisor else frame.sizes
 
 
 def _symbols(values: NDArray[Any], symbol: Symbol) -> NDArray[np.uint8]:
     shifted = np.right_shift(values, values.dtype.type(symbol.shift))
     symbols: NDArray[np.uint8] = shifted.astype(np.uint8)
     return symbols & np.uint8((1 << symbol.bits) - 1)
+
+
+def _coded(
+    values: NDArray[Any], symbol: Symbol, counts: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Lengths of the symbols' code words, and the bits that each chunk's symbols take in all."""
+    symbols = _symbols(values, symbol)
+    often = np.bincount(symbols, minlength=1 << symbol.bits)
+    lengths = code_lengths(often)
+    if counts.size == 1:
+        return lengths, np.array([lengths.astype(np.int64) @ often])
+    return lengths, sums(lengths[symbols], np.concatenate([[0], np.cumsum(counts)]))
 
 
 def _header(divisor: int, lengths: NDArray[np.uint8]) -> bytes:
@@ -92,11 +118,7 @@ def _parse(header: bytes, symbol: Symbol) -> tuple[int, NDArray[np.uint8]]:
         raise BlobError(msg)
     divisor, first, last = HEAD.unpack_from(header)
     empty = (first, last) == (1, 0)
-    if (
-        not 1 <= divisor < LARGEST_DIVISOR
-        or last >= 1 << symbol.bits
-        or (first > last and not empty)
-    ):
+    if last >= 1 << symbol.bits or (first > last and not empty):
         msg = f"entropy cannot have divisor {divisor} and symbols {first} to {last}"
         raise BlobError(msg)
     lengths = np.zeros(1 << symbol.bits, np.uint8)

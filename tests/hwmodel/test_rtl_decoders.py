@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,3 +172,14 @@ def check(case: Case, weights: np.ndarray, tmp_path: Path) -> None:
         codes, DecoderSpec(width=case.width, word_bits=case.word_bits, fill=1)
     )
     assert [result["clocks"] for result in results] == model.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_synthesis_tool_takes_it_and_finds_no_latch(kind: str) -> None:
+    if shutil.which("yosys") is None:
+        pytest.skip("yosys is not installed")
+    top = f"swb_{kind}"
+    script = f"read_verilog {SOURCES / top}.v; hierarchy -top {top}; proc; opt; check -assert; stat"
+    done = subprocess.run(["yosys", "-p", script], capture_output=True, text=True, check=True)
+    assert "$dff" in done.stdout
+    assert "$dlatch" not in done.stdout

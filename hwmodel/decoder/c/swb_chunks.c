@@ -265,7 +265,7 @@ static int read_table(const swb_tensor *t, uint64_t *divisor, huffman *code) {
         return -1;
     *divisor = u32(p);
     first = p[4], last = p[5];
-    if (!*divisor || last >= 1u << t->symbol_bits)
+    if (last >= 1u << t->symbol_bits)
         return -1;
     if (first == 1 && last == 0)
         return t->header.size == 6 ? 0 : -1;
@@ -325,25 +325,33 @@ static int take_gap(bit_reader *r, uint64_t divisor, uint64_t most, uint64_t *ga
     return r->overrun || *gap > most ? -1 : 0;
 }
 
+/* A code: its symbol's word, then the bits below the symbol, then those above; or as it is. */
+static int take_code(const swb_tensor *t, bit_reader *r, const huffman *code, uint64_t *value) {
+    uint64_t symbol;
+    if (!code) {
+        *value = take(r, t->code_bits);
+        return r->overrun ? -1 : 0;
+    }
+    if (take_symbol(r, code, &symbol))
+        return -1;
+    *value = take(r, t->symbol_shift) | symbol << t->symbol_shift;
+    *value |= take(r, t->code_bits - t->symbol_bits - t->symbol_shift)
+              << (t->symbol_shift + t->symbol_bits) % 64;
+    return r->overrun ? -1 : 0;
+}
+
+/* Gaps and codes; with divisor 0 codes alone, one for each element. */
 static int read_gaps(const swb_target *to, bit_reader *r, uint64_t divisor, const huffman *code) {
-    const swb_tensor *t = to->t;
-    uint64_t cursor = 0, gap, symbol, value;
+    uint64_t cursor = 0, gap, value;
     while (cursor < to->count) {
-        if (take_gap(r, divisor, to->count - cursor, &gap))
-            return -1;
-        cursor += gap;
-        if (cursor == to->count)
-            break;
-        if (code) {
-            if (take_symbol(r, code, &symbol))
+        if (divisor) {
+            if (take_gap(r, divisor, to->count - cursor, &gap))
                 return -1;
-            value = take(r, t->symbol_shift) | symbol << t->symbol_shift;
-            value |= take(r, t->code_bits - t->symbol_bits - t->symbol_shift)
-                     << (t->symbol_shift + t->symbol_bits) % 64;
-        } else {
-            value = take(r, t->code_bits);
+            cursor += gap;
+            if (cursor == to->count)
+                break;
         }
-        if (r->overrun || swb_put(to, cursor++, value))
+        if (take_code(to->t, r, code, &value) || swb_put(to, cursor++, value))
             return -1;
     }
     return 0;
