@@ -218,6 +218,15 @@ class Builder:
             self._shared[key] = table
         return self._shared[key]
 
+    def bit_table(self, table: NDArray[np.bool_]) -> ir.Value:
+        """A shared table of bits as uint8, stored eight to a byte."""
+        key = ("bit table", table.shape, table.tobytes())
+        if key not in self._shared:
+            packed = self.constant(np.packbits(table.ravel(), bitorder="little"))
+            flat = self.cast(self.bits(packed, table.size), ir.DataType.UINT8)
+            self._shared[key] = self.reshape(flat, *table.shape)
+        return self._shared[key]
+
     def _byte_table(self) -> ir.Value:
         """The bits of each byte as uint8: a quarter of the memory of int32 where there are many."""
         key = "byte table"
