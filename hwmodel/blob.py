@@ -9,7 +9,7 @@
     24  8   length of the index; it ends the file
     32  4   number of tensors
     36  28  zero
-    64      segments, each at a multiple of 64 bytes; the bytes between are zero
+    64      segments, each at the next multiple of 64 bytes; the bytes between are zero
     ...     index, see :mod:`hwmodel.blob_index`
 
 All numbers are little-endian. The index stands last so that tensors can be written one by one as
@@ -28,9 +28,10 @@ from hwmodel.blob_index import (
     ALIGNMENT,
     MAX_EXPANSION,
     BlobTensor,
+    Record,
     Segment,
-    check_writable,
     read_index,
+    record_of,
     write_index,
 )
 from hwmodel.errors import BlobError
@@ -71,30 +72,34 @@ def write_blob(file: BinaryIO, entries: Iterable[BlobEntry]) -> None:
         ValueError: when a name comes twice, or a tensor cannot be stored as it should.
     """
     file.write(bytes(ALIGNMENT))  # the preamble's place
-    tensors: dict[str, BlobTensor] = {}
+    records: dict[str, Record] = {}
     position, declared = ALIGNMENT, 0
     for entry in entries:
-        if entry.spec.name in tensors:
+        if entry.spec.name in records:
             msg = f"tensor names must differ, found '{entry.spec.name}' twice"
             raise ValueError(msg)
-        check_writable(entry.spec)
-        segments = []
-        for name, data in entry.encoding.encode(entry.array, entry.spec).items():
-            place = position if data else 0
-            segments.append(Segment(name, place, len(data), zlib.crc32(data)))
+        segments = entry.encoding.encode(entry.array, entry.spec)
+        header, *stored = segments.values()
+        records[entry.spec.name] = record_of(
+            entry.spec,
+            entry.encoding,
+            header,
+            [len(one) for one in stored],
+            [*map(zlib.crc32, stored)],
+        )
+        for data in stored:
             position += file.write(data)
             position += file.write(bytes(-position % ALIGNMENT))
-        tensors[entry.spec.name] = BlobTensor(entry.spec, entry.encoding, tuple(segments))
         declared += entry.spec.dense_bytes
     # a reader believes no more than so many bytes of arrays for each byte that is there
     position += file.write(bytes(max(0, -(-declared // MAX_EXPANSION) - position)))
     position += file.write(bytes(-position % ALIGNMENT))
-    index = write_index(list(tensors.values()))
+    index = write_index(list(records.values()))
     file.write(index)
-    preamble = PREAMBLE.pack(MAGIC, VERSION, 0, position, len(index), len(tensors))
+    preamble = PREAMBLE.pack(MAGIC, VERSION, 0, position, len(index), len(records))
     checksum = zlib.crc32(index, zlib.crc32(preamble[CHECKED:]))
     file.seek(0)
-    file.write(PREAMBLE.pack(MAGIC, VERSION, checksum, position, len(index), len(tensors)))
+    file.write(PREAMBLE.pack(MAGIC, VERSION, checksum, position, len(index), len(records)))
 
 
 @final

@@ -1,28 +1,30 @@
-"""The index of a weight blob: a record of 200 bytes for each tensor, then their names.
+"""The index of a weight blob: a record for each tensor, one after the other, as short as they can be.
 
-``docs/blob-format.md`` describes it to the bit. Everything in a record is checked before it is used.
+``docs/blob-format.md`` describes a record to the bit. Everything in one is checked before it is used.
 """
 
 from __future__ import annotations
 
-import itertools
-import struct
+import zlib
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwmodel.encoding import VALUES, Encoding
 from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.errors import BlobError
 from hwmodel.layout import SEGMENTS
 from hwmodel.tensor import TensorSpec
+from hwmodel.varint import Cursor, put_signed, put_unsigned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ALIGNMENT = 64
-"""Segments and the index begin at multiples of so many bytes."""
+"""Segments in the data and the index begin at multiples of so many bytes."""
 MAX_EXPANSION = 2**16
 """All tensors together may declare at most so many times the bytes that stand before the index."""
 MAX_RANK = 8
 MAX_AXIS = 2**40
-RECORD = struct.Struct("<IIBBBBiQI3i8Q" + "QQII" * len(SEGMENTS))
 DTYPE_NUMBERS = {
     "float16": 1,
     "bfloat16": 2,
@@ -53,7 +55,7 @@ assert ENCODING_NUMBERS.keys() == set(encoding_names())
 
 @dataclass(frozen=True)
 class Segment:
-    """Where a segment lies in the file; ``offset`` is 0 where it is empty."""
+    """Where a segment lies in the file; that of ``header`` is inside the index."""
 
     name: str
     offset: int
@@ -81,51 +83,133 @@ class BlobTensor:
         return sum(segment.bytes for segment in self.segments)
 
 
+@dataclass(frozen=True)
+class Record:
+    """What a record says, as it says it: numbers that nobody has believed yet.
+
+    Attributes:
+        dtype: its number.
+        encoding: its number.
+        values: 0 for raw values, 1 for a codebook.
+        align: log2 of the alignment of chunks.
+        zero_point: of the tensor.
+        own: the encoding's own fields.
+        chunk: elements of a chunk.
+        shape: of the tensor.
+        name: of the tensor, UTF-8.
+        header: the segment.
+        lengths: of codebook, pointers and data.
+        crcs: of the same, 0 where they are empty.
+    """
+
+    dtype: int
+    encoding: int
+    values: int
+    align: int
+    zero_point: int
+    own: tuple[int, ...]
+    chunk: int
+    shape: tuple[int, ...]
+    name: bytes
+    header: bytes
+    lengths: tuple[int, ...]
+    crcs: tuple[int, ...]
+
+
 def own_fields(encoding: Encoding | type[Encoding]) -> list[str]:
     """The fields that an encoding has beyond those that all have, in order."""
     shared = {one.name for one in fields(Encoding)}
     return [one.name for one in fields(encoding) if one.name not in shared]
 
 
-def check_writable(spec: TensorSpec) -> None:
-    """Check that a record can hold what a spec says.
+def record_of(
+    spec: TensorSpec, encoding: Encoding, header: bytes, lengths: Sequence[int], crcs: Sequence[int]
+) -> Record:
+    """The record of a tensor.
 
     Raises:
-        ValueError: when it cannot.
+        ValueError: when it has more axes than a record holds.
     """
     if len(spec.shape) > MAX_RANK:
         msg = f"tensor '{spec.name}' has {len(spec.shape)} axes; a blob holds up to {MAX_RANK}"
         raise ValueError(msg)
-
-
-def write_index(tensors: list[BlobTensor]) -> bytes:
-    """Records in the order of the file, then all names."""
-    names = [tensor.spec.name.encode() for tensor in tensors]
-    ends = itertools.accumulate(map(len, names), initial=RECORD.size * len(tensors))
-    records = [_record(*pair) for pair in zip(tensors, names, ends, strict=False)]
-    return b"".join([*records, *names])
-
-
-def _record(tensor: BlobTensor, name: bytes, offset: int) -> bytes:
-    spec, encoding = tensor.spec, tensor.encoding
-    own = [getattr(encoding, field) for field in own_fields(encoding)]
-    places = [(one.offset, one.bytes, one.crc32, 0) for one in tensor.segments]
-    return RECORD.pack(
-        offset,
-        len(name),
+    return Record(
         DTYPE_NUMBERS[spec.dtype],
         ENCODING_NUMBERS[encoding.name],
         VALUES.index(encoding.values),
-        len(spec.shape),
+        encoding.align.bit_length() - 1,
         spec.zero_point,
+        tuple(getattr(encoding, field) for field in own_fields(encoding)),
         encoding.chunk,
-        encoding.align,
-        *own,
-        *[0] * (3 - len(own)),
-        *spec.shape,
-        *[0] * (MAX_RANK - len(spec.shape)),
-        *itertools.chain(*places),
+        spec.shape,
+        spec.name.encode(),
+        header,
+        tuple(lengths),
+        tuple(crcs),
     )
+
+
+def write_index(records: Sequence[Record]) -> bytes:
+    """Records in the order of the file; a name says only how it differs from the one before."""
+    index, before = bytearray(), b""
+    for record in records:
+        index += bytes((record.dtype, record.encoding))
+        index += bytes((record.values | len(record.shape) << 4, record.align))
+        put_signed(index, record.zero_point, *record.own)
+        put_unsigned(index, record.chunk, *record.shape)
+        shared = 0
+        while record.name[shared : shared + 1] == before[shared : shared + 1] != b"":
+            shared += 1
+        put_unsigned(index, shared, len(record.name) - shared)
+        index += record.name[shared:]
+        put_unsigned(index, len(record.header))
+        index += record.header
+        put_unsigned(index, *record.lengths)
+        for length, crc in zip(record.lengths, record.crcs, strict=True):
+            if length:
+                index += crc.to_bytes(4, "little")
+        before = record.name
+    return bytes(index)
+
+
+def read_record(cursor: Cursor, before: bytes) -> tuple[Record, int]:
+    """The record at a cursor, and where in the index its header begins.
+
+    Args:
+        cursor: in the index.
+        before: the name in the record before.
+
+    Raises:
+        BlobError: when the index ends inside it, or names an encoding that there is not.
+    """
+    dtype, encoding, flags, align = cursor.bytes(4)
+    own = len(own_fields(type(get_encoding(_key(ENCODING_NUMBERS, "encoding", encoding)))))
+    zero_point, *parameters = (cursor.signed() for _ in range(1 + own))
+    chunk, *shape = (cursor.unsigned() for _ in range(1 + (flags >> 4)))
+    shared, more = cursor.unsigned(), cursor.unsigned()
+    if shared > len(before):
+        msg = f"its name shares {shared} bytes with one of {len(before)}"
+        raise BlobError(msg)
+    name = before[:shared] + cursor.bytes(more)
+    header = cursor.bytes(cursor.unsigned())
+    place = cursor.place - len(header)
+    lengths = tuple(cursor.unsigned() for _ in SEGMENTS[1:])
+    crcs = tuple(int.from_bytes(cursor.bytes(4), "little") if one else 0 for one in lengths)
+    record = Record(
+        dtype,
+        encoding,
+        flags & 15,
+        align,
+        zero_point,
+        tuple(parameters),
+        chunk,
+        tuple(shape),
+        name,
+        header,
+        lengths,
+        crcs,
+    )
+    return record, place
 
 
 def read_index(index: bytes, count: int, end: int) -> tuple[BlobTensor, ...]:
@@ -139,24 +223,22 @@ def read_index(index: bytes, count: int, end: int) -> tuple[BlobTensor, ...]:
     Raises:
         BlobError: when any field is not plausible.
     """
-    if RECORD.size * count > len(index):
-        msg = f"its index of {len(index)} bytes cannot hold {count} tensors"
-        raise BlobError(msg)
-    tensors: list[BlobTensor] = []
-    named, stored, declared = RECORD.size * count, ALIGNMENT, 0
+    cursor, tensors = Cursor(index), list[BlobTensor]()
+    name, stored, declared = b"", ALIGNMENT, 0
     for number in range(count):
         try:
-            tensor, named, stored = _read(index, number, named, stored, end)
+            record, place = read_record(cursor, name)
+            tensor, stored = _tensor(record, end + place, stored, end)
         except ValueError as error:
             msg = f"its index is damaged at tensor {number}: {error}"
             raise BlobError(msg) from error
-        declared += tensor.spec.dense_bytes
+        name, declared = record.name, declared + tensor.spec.dense_bytes
         if declared > MAX_EXPANSION * end:
             msg = f"tensor '{tensor.spec.name}' of shape {list(tensor.spec.shape)} brings what is declared to {declared} bytes, more than a blob of {end} bytes can hold"
             raise BlobError(msg)
         tensors.append(tensor)
-    if named != len(index):
-        msg = f"its index is damaged: {len(index) - named} bytes follow the last name"
+    if cursor.place != len(index):
+        msg = f"its index is damaged: {len(index) - cursor.place} bytes follow the last tensor"
         raise BlobError(msg)
     if len({tensor.spec.name for tensor in tensors}) < len(tensors):
         msg = "its index names a tensor twice"
@@ -164,54 +246,37 @@ def read_index(index: bytes, count: int, end: int) -> tuple[BlobTensor, ...]:
     return tuple(tensors)
 
 
-def _read(
-    index: bytes, number: int, named: int, stored: int, end: int
-) -> tuple[BlobTensor, int, int]:
-    """One record: the tensor, where its name ends, and where its last segment ends."""
-    record = RECORD.unpack_from(index, RECORD.size * number)
-    offset, length, dtype, kind, values, rank, zero_point, chunk, align = record[:9]
-    own, shape, places = record[9:12], record[12:20], record[20:]
-    if offset != named or offset + length > len(index):
-        msg = "its name does not follow the one before"
+def _tensor(record: Record, header_place: int, stored: int, end: int) -> tuple[BlobTensor, int]:
+    """The tensor of a record, and where its last segment ends."""
+    if len(record.shape) > MAX_RANK or record.values >= len(VALUES) or record.align > 16:
+        msg = f"rank {len(record.shape)}, values {record.values} and alignment 2**{record.align} are not allowed"
         raise BlobError(msg)
-    if max(shape) > MAX_AXIS:
-        msg = f"an axis of {max(shape)} is longer than {MAX_AXIS}"
+    if max(record.shape, default=0) > MAX_AXIS:
+        msg = f"an axis of {max(record.shape)} is longer than {MAX_AXIS}"
         raise BlobError(msg)
-    if rank > MAX_RANK or any(shape[rank:]) or values >= len(VALUES):
-        msg = f"rank {rank} and values {values} are not allowed, or axes beyond the rank are not 0"
-        raise BlobError(msg)
-    name = index[offset : offset + length].decode()
-    spec = TensorSpec(name, shape[:rank], _key(DTYPE_NUMBERS, "dtype", dtype), zero_point)
-    config = {"chunk": chunk, "align": align, "values": VALUES[values]}
-    encoding = _encoding(_key(ENCODING_NUMBERS, "encoding", kind), config, own)
-    segments = []
-    for i, segment_name in enumerate(SEGMENTS):
-        segment = Segment(segment_name, *places[4 * i : 4 * i + 3])
-        stored = _check_place(segment, stored, end, reserved=places[4 * i + 3])
-        segments.append(segment)
-    return BlobTensor(spec, encoding, tuple(segments)), offset + length, stored
+    dtype = _key(DTYPE_NUMBERS, "dtype", record.dtype)
+    spec = TensorSpec(record.name.decode(), record.shape, dtype, record.zero_point)
+    encoding = _encoding(record)
+    segments = [Segment("header", header_place, len(record.header), zlib.crc32(record.header))]
+    for name, length, crc in zip(SEGMENTS[1:], record.lengths, record.crcs, strict=True):
+        place = -(-stored // ALIGNMENT) * ALIGNMENT if length else 0
+        if place + length > end:
+            msg = f"segment '{name}' of {length} bytes lies outside the data"
+            raise BlobError(msg)
+        segments.append(Segment(name, place, length, crc))
+        stored = place + length if length else stored
+    return BlobTensor(spec, encoding, tuple(segments)), stored
 
 
-def _encoding(name: str, config: dict[str, Any], own: tuple[int, ...]) -> Encoding:
-    names = own_fields(type(get_encoding(name)))
-    if any(own[len(names) :]):
-        msg = f"encoding '{name}' has {len(names)} parameters, but others are not 0"
-        raise BlobError(msg)
-    return get_encoding(name, {**config, **dict(zip(names, own, strict=False))})
-
-
-def _check_place(segment: Segment, stored: int, end: int, reserved: int) -> int:
-    """Where the segment ends, which is where the next may begin."""
-    if reserved or (not segment.bytes and (segment.offset or segment.crc32)):
-        msg = f"segment '{segment.name}' has values where zeros should be"
-        raise BlobError(msg)
-    if not segment.bytes:
-        return stored
-    last = segment.offset + segment.bytes
-    if segment.offset < stored or segment.offset % ALIGNMENT or last > end:
-        msg = f"segment '{segment.name}' lies outside the data, over another, or is not aligned"
-        raise BlobError(msg)
-    return last
+def _encoding(record: Record) -> Encoding:
+    name = _key(ENCODING_NUMBERS, "encoding", record.encoding)
+    shared: dict[str, Any] = {
+        "chunk": record.chunk,
+        "align": 1 << record.align,
+        "values": VALUES[record.values],
+    }
+    own = dict(zip(own_fields(type(get_encoding(name))), record.own, strict=True))
+    return get_encoding(name, {**shared, **own})
 
 
 def _key(numbers: dict[str, int], what: str, number: int) -> str:

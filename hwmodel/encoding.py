@@ -35,7 +35,7 @@ from hwmodel.codes import (
     indexed_symbol,
 )
 from hwmodel.errors import BlobError
-from hwmodel.layout import SEGMENTS, Frame, Layout, Plan, Size
+from hwmodel.layout import Frame, Layout, Plan, Size, take_segments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -359,8 +359,9 @@ class Encoding(abc.ABC):
         elif pointers:
             msg = f"{len(pointers)} bytes of pointers stand where there are none"
             raise BlobError(msg)
-        if starts[-1] != data_bytes or (np.diff(starts) < 0).any():
-            msg = f"chunks do not follow each other from byte 0 to {data_bytes}"
+        whole = starts[-1] == data_bytes and data_bytes % self.align == 0
+        if not whole or (np.diff(starts) < 0).any():
+            msg = f"chunks aligned to {self.align} do not follow each other from byte 0 to {data_bytes}"
             raise BlobError(msg)
         return starts
 
@@ -378,18 +379,6 @@ class Encoding(abc.ABC):
         codes = self._read(header, frame, reader)
         reader.finish(self.align)
         return codes
-
-
-def take_segments(segments: Mapping[str, bytes]) -> list[bytes]:
-    """The four segments, which must be all there are.
-
-    Raises:
-        BlobError: when one is missing or unknown.
-    """
-    if set(segments) != set(SEGMENTS):
-        msg = f"expected segments {sorted(SEGMENTS)}, found {sorted(segments)}"
-        raise BlobError(msg)
-    return [segments[name] for name in SEGMENTS]
 
 
 def expect_header(header: bytes, length: int) -> None:

@@ -2,7 +2,7 @@
 
 The clocks are those from the one in which the first request is offered up to and including the one
 that delivers the last data. Banks are closed at the start, and refresh counts from clock 0.
-``docs/fetch-cycles.md`` says what is modelled and how well it agrees with cycle-accurate simulators.
+``docs/explanation/fetch-cycles.md`` says what is modelled and how well it agrees with cycle-accurate simulators.
 """
 
 from __future__ import annotations

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwmodel.errors import BlobError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from hwmodel.codes import Symbol
@@ -142,3 +146,15 @@ class Layout:
         tables = 8 * (self.header_bytes + self.codebook_bytes)
         metadata = int(self.metadata_bits.sum()) + pointers + tables
         return Size(payload, metadata, 8 * total - payload - metadata, total)
+
+
+def take_segments(segments: Mapping[str, bytes]) -> list[bytes]:
+    """The four segments, which must be all there are.
+
+    Raises:
+        BlobError: when one is missing or unknown.
+    """
+    if set(segments) != set(SEGMENTS):
+        msg = f"expected segments {sorted(SEGMENTS)}, found {sorted(segments)}"
+        raise BlobError(msg)
+    return [segments[name] for name in SEGMENTS]

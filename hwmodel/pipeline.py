@@ -29,6 +29,7 @@ class Accelerator:
     Attributes:
         clock_ratio: its clocks in one clock of the memory (its frequency over the memory's).
         buffers: tiles that it can hold: 1 single, 2 double buffering, more for deeper prefetch.
+        buffer_bytes: of encoded data that a buffer takes; tiles are cut to it where chunks allow.
 
     Raises:
         ValueError: when a figure is below its least.
@@ -36,6 +37,7 @@ class Accelerator:
 
     clock_ratio: float = 1.0
     buffers: int = 2
+    buffer_bytes: int = 4096
 
     def __post_init__(self) -> None:
         """Check the figures."""
@@ -44,6 +46,9 @@ class Accelerator:
             raise ValueError(msg)
         if not 1 <= self.buffers <= 1 << 20:
             msg = f"the number of buffers must lie between 1 and 2^20, found {self.buffers}"
+            raise ValueError(msg)
+        if not 1 <= self.buffer_bytes <= 1 << 40:
+            msg = f"the bytes of a buffer must lie between 1 and 2^40, found {self.buffer_bytes}"
             raise ValueError(msg)
 
 

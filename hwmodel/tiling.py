@@ -63,14 +63,14 @@ def single_tile(length: int, decode_clocks: int, compute_clocks: int) -> TileStr
 
 
 def tiles_of_stream(
-    length: int, decode_clocks: int, compute_clocks: int, unit_bytes: int
+    length: int, decode_clocks: int, compute_clocks: int, piece_bytes: int
 ) -> TileStream:
-    """A stream whose decoder takes each burst as it comes, its work spread evenly over them.
+    """Pieces of a tensor that is decoded as it comes, its work spread evenly over its bytes.
 
-    For encodings in one piece, of which it is not known how much work each byte is.
+    For encodings in one chunk, of which it is not known how much work each byte is.
     """
-    offsets = np.arange(0, length, unit_bytes, dtype=np.int64)
-    lengths = np.minimum(unit_bytes, length - offsets)
+    offsets = np.arange(0, length, piece_bytes, dtype=np.int64)
+    lengths = np.minimum(piece_bytes, length - offsets)
     return TileStream(
         np.stack([offsets, lengths], axis=1),
         np.arange(1, offsets.size + 1),

@@ -1,3 +1,112 @@
-"""onnxprune compresses any exported ONNX model, and measures what was gained."""
+"""onnxprune compresses any exported ONNX model, and measures what was gained.
+
+The functions of the command line are here by their names: :func:`compress`, :func:`prune`,
+:func:`pack` and the others, each with typed, frozen results; so are the recipe of a run, its
+report, and what can go wrong:
+
+::
+
+    ValueError
+    └── OnnxPruneError          the root: ``except onnxprune.OnnxPruneError`` catches all of ours
+        ├── ModelError          a model file that is missing, damaged or not ONNX
+        ├── DataError           calibration or evaluation data that do not fit the model
+        ├── RecipeError         an option, plan or recipe with a value that is not allowed
+        ├── OutputError         a result that cannot be written where it was asked for
+        ├── BlobError           a weight blob that is damaged or hostile
+        └── RunError            a run folder that cannot be resumed as asked
+
+Nothing is loaded before it is used: ``import onnxprune`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from onnxprune.api import (
+        compress,
+        decode,
+        encode,
+        estimate,
+        export,
+        finetune,
+        inspect,
+        pack,
+        prune,
+        search,
+        shrink,
+        unpack,
+        verify,
+    )
+    from onnxprune.errors import (
+        BlobError,
+        DataError,
+        ModelError,
+        OnnxPruneError,
+        OutputError,
+        RecipeError,
+        RunError,
+    )
+    from onnxprune.recipe import Recipe, load_recipe
+    from onnxprune.report import Report
+
+__all__ = [
+    "inspect",
+    "prune",
+    "search",
+    "compress",
+    "finetune",
+    "pack",
+    "unpack",
+    "shrink",
+    "encode",
+    "decode",
+    "export",
+    "estimate",
+    "verify",
+    "Recipe",
+    "load_recipe",
+    "Report",
+    "OnnxPruneError",
+    "ModelError",
+    "DataError",
+    "RecipeError",
+    "OutputError",
+    "BlobError",
+    "RunError",
+    "__version__",
+]
+
+_HOMES = {"Recipe": "recipe", "load_recipe": "recipe", "Report": "report"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        msg = f"module 'onnxprune' has no attribute '{name}'"
+        raise AttributeError(msg)
+    home = _HOMES.get(name) or ("errors" if name.endswith("Error") else "api")
+    return getattr(importlib.import_module(f"onnxprune.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps ``onnxprune.search`` a function although ``onnxprune/search/`` is a folder of modules.
+
+    Python sets a submodule as an attribute of its package when it is first imported; where a public
+    function has that name, the function stays. ``from onnxprune.search import ...`` works as ever.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxprune import hardware
+from onnxprune.blob_image import export
 from onnxprune.compress import compress, search
 from onnxprune.data import load_data
+from onnxprune.design_space import AUTO, explore, make_design_space, with_points
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
+from onnxprune.in_memory import ModelSource, model_file, run_on_file, run_on_files
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
+from onnxprune.memories import find_memories, find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
 from onnxprune.plan import Plan, load_plan
-from onnxprune.report import Report, describe_file, describe_model
+from onnxprune.report import Report, WeightReport, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
+from onnxprune.shrinking import shrink_model
+from onnxprune.storage import make_storage
 from onnxprune.verify import compare_models, random_samples
 from passes.allocation import uniform
 from passes.magnitude import PruneByMagnitudePass, global_keep
@@ -41,8 +47,10 @@ __all__ = [
     "finetune",
     "pack",
     "unpack",
+    "shrink",
     "encode",
     "decode",
+    "export",
     "estimate",
     "verify",
 ]
@@ -50,24 +58,28 @@ __all__ = [
 PathLike = str | Path
 
 
-def inspect(model: PathLike, *, embeddings: bool = False) -> Report:
+def inspect(model: ModelSource, *, embeddings: bool = False) -> Report:
     """What can be pruned in a model, how sparse it is now, and why the rest is skipped.
 
     Args:
-        model: path of an ONNX file.
+        model: path of an ONNX file, or a model in memory.
         embeddings: count embeddings among the weights.
 
     Raises:
         ModelError: when the model cannot be read.
     """
-    loaded = load_model(model)
-    collection = collect_weights(loaded, embeddings=embeddings)
-    return _report("inspect", Path(model), loaded, collection)
+
+    def job(path: Path) -> Report:
+        loaded = load_model(path)
+        collection = collect_weights(loaded, embeddings=embeddings)
+        return _report("inspect", path, loaded, collection)
+
+    return run_on_file(model, job)
 
 
 def prune(
-    model: PathLike,
-    output: PathLike,
+    model: ModelSource,
+    output: PathLike | None = None,
     *,
     sparsity: float | None = None,
     plan: PathLike | None = None,
@@ -79,8 +91,8 @@ def prune(
     """Prune by magnitude in one pass and write the model, dense with zeros.
 
     Args:
-        model: path of an ONNX file.
-        output: path to write.
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        output: path to write; with None the model made is in the report's ``output``.
         sparsity: share of all prunable weights to set to zero, 0 to 1.
         plan: JSON file with sparsity by weight or node name, instead of ``sparsity``.
         allocation: how ``sparsity`` is shared: the same everywhere, or one global threshold.
@@ -91,22 +103,26 @@ def prune(
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
     """
-    source = Path(model)
-    check_parent(Path(output))
-    loaded = load_model(source)
-    found = collect_weights(loaded, embeddings=embeddings)
-    collection = select(found, nodes_to_exclude, op_types_to_prune)
-    chosen = _plan(collection, sparsity, plan, allocation)
-    run_pass(PruneByMagnitudePass(chosen.keep), loaded)
-    save_model(loaded, output)
-    methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
-    return _report("prune", source, loaded, collection, methods=methods)
+
+    def job(source: Path, target: Path) -> Report:
+        check_parent(target)
+        loaded = load_model(source)
+        found = collect_weights(loaded, embeddings=embeddings)
+        collection = select(found, nodes_to_exclude, op_types_to_prune)
+        chosen = _plan(collection, sparsity, plan, allocation)
+        run_pass(PruneByMagnitudePass(chosen.keep), loaded)
+        save_model(loaded, target)
+        methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
+        warnings = _filled_warnings(collection, chosen)
+        return _report("prune", source, loaded, collection, methods=methods, warnings=warnings)
+
+    return run_on_files(model, output, job)
 
 
 def finetune(
-    model: PathLike,
+    model: ModelSource,
     data: DataSource,
-    output: PathLike,
+    output: PathLike | None = None,
     recipe: Recipe | None = None,
     **options: Any,
 ) -> Report:
@@ -122,16 +138,20 @@ def finetune(
         raise RecipeError(msg)
     from onnxprune.finetune import run
 
-    return run.finetune(model, data, output, recipe, **options)
+    return run_on_files(
+        model,
+        output,
+        lambda source, target: run.finetune(source, data, target, recipe, **options),
+    )
 
 
 def pack(
-    model: PathLike,
-    output: PathLike,
+    model: ModelSource,
+    output: PathLike | None = None,
     *,
     values: str = "keep",
     positions: str = "auto",
-    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime",
+    runtime: Literal["onnxruntime", "openvino", "reference"] = "onnxruntime",
     opset: int | None = None,
     freeze_inputs: bool = False,
     large: bool = False,
@@ -143,8 +163,8 @@ def pack(
     """Write a model whose sparse weights standard operators expand when it is loaded.
 
     Args:
-        model: path of an ONNX file.
-        output: path to write.
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        output: path to write; with None the model made is in the report's ``output``.
         values: how values are stored: ``keep``, bit for bit; or with a loss, which is then measured
             on ``data`` and reported: ``float16``, ``int8`` (a scale for each output channel), or
             ``codebookK`` with K of 2 to 256 values for each weight.
@@ -163,51 +183,106 @@ def pack(
     """
     options = PackOptions(values, positions, runtime, opset, freeze_inputs, large)
     check = Check(data, samples, seed, threads)
-    return pack_model(Path(model), Path(output), options, check)
+    return run_on_files(
+        model, output, lambda source, target: pack_model(source, target, options, check)
+    )
 
 
-def unpack(model: PathLike, output: PathLike) -> Report:
+def shrink(
+    model: ModelSource,
+    output: PathLike | None = None,
+    *,
+    data: DataSource | None = None,
+    samples: int = 8,
+    seed: int = 0,
+) -> Report:
+    """Write the model without the channels that cannot change any output.
+
+    Args:
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        output: path to write; with None the model made is in the report's ``output``.
+        data: what both models are compared on; seeded random inputs when None.
+        samples: how many random samples.
+        seed: of the random inputs.
+
+    Raises:
+        ModelError, DataError, OutputError: when one of the arguments cannot be used.
+    """
+    check = Check(data, samples, seed)
+    return run_on_files(model, output, lambda source, target: shrink_model(source, target, check))
+
+
+def unpack(model: ModelSource, output: PathLike | None = None) -> Report:
     """Write the dense model with zeros that a packed model stands for, bit for bit.
 
     Raises:
         ModelError: when the model cannot be read, is not packed or is damaged.
         OutputError: when the result cannot be written.
     """
-    source = Path(model)
-    check_parent(Path(output))
-    loaded = load_model(source)
-    run_pass(UnpackWeightsPass(), loaded)
-    save_model(loaded, output)
-    return _report("unpack", source, loaded, collect_weights(loaded))
+
+    def job(source: Path, target: Path) -> Report:
+        check_parent(target)
+        loaded = load_model(source)
+        run_pass(UnpackWeightsPass(), loaded)
+        save_model(loaded, target)
+        return _report("unpack", source, loaded, collect_weights(loaded))
+
+    return run_on_files(model, output, job)
 
 
 def encode(
-    model: PathLike,
+    model: ModelSource,
     output: PathLike,
     *,
-    encoding: str = hardware.AUTO,
+    encoding: str = AUTO,
+    chunk: int | None = None,
+    align: int = 1,
+    decoder: Sequence[str] = (),
+    decoder_lanes: int = 1,
+    decoder_width: int = 1,
+    memory: str | None = None,
     embeddings: bool = False,
 ) -> Report:
     """Write the weights of a model as a blob for hardware.
 
     Args:
-        model: path of an ONNX file.
-        output: path to write.
-        encoding: its name, or ``auto`` for the fewest bytes of each weight.
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        output: path of the blob to write.
+        encoding: its name, ``auto`` for the fewest bytes of each weight, or ``auto-cycles`` for the
+            fewest cycles of fetching and decoding it.
+        chunk: weights of a chunk that decodes on its own, 0 for one chunk; None takes 1024 with
+            ``auto-cycles``, else one chunk.
+        align: chunks begin at multiples of so many bytes, a power of two.
+        decoder: names of the encodings that the hardware's decoder knows; empty for all.
+        decoder_lanes: lanes of the decoder, for ``auto-cycles``.
+        decoder_width: values that a lane places in a clock, for ``auto-cycles``.
+        memory: by name or YAML file, for ``auto-cycles``.
         embeddings: encode embeddings too.
 
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
     """
-    source, target = Path(model), Path(output)
-    hardware.check_encoding(encoding)
+    target = Path(output)
+    storage = make_storage(
+        encoding,
+        chunk=chunk,
+        align=align,
+        decoder=tuple(decoder),
+        decoder_lanes=decoder_lanes,
+        decoder_width=decoder_width,
+        memory=None if memory is None else find_memory(memory),
+    )
     check_parent(target)
-    loaded = load_model(source)
-    collection = collect_weights(loaded, embeddings=embeddings)
-    hardware.write_weights(collection.weights, target, encoding)
-    weights = hardware.with_blob(weight_reports(collection.weights), target)
-    totals = totals_of(weights, blob_bytes=target.stat().st_size)
-    return _report("encode", source, loaded, collection, weights=weights, totals=totals)
+
+    def job(source: Path) -> Report:
+        loaded = load_model(source)
+        collection = collect_weights(loaded, embeddings=embeddings)
+        hardware.write_weights(collection.weights, target, storage)
+        weights = hardware.with_blob(weight_reports(collection.weights), target)
+        totals = totals_of(weights, blob_bytes=target.stat().st_size)
+        return _report("encode", source, loaded, collection, weights=weights, totals=totals)
+
+    return run_on_file(model, job)
 
 
 def decode(blob: PathLike, output: PathLike) -> None:
@@ -221,40 +296,73 @@ def decode(blob: PathLike, output: PathLike) -> None:
 
 
 def estimate(
-    source: PathLike, *, memory: str = "ddr4-2400", encoding: str = hardware.AUTO
+    source: ModelSource,
+    *,
+    memory: str = "ddr4-2400",
+    encoding: str | None = None,
+    decoder_lanes: Sequence[int] = (),
+    decoder_width: int = 1,
+    chunk: int | None = None,
+    compute_lanes: int = 0,
+    clock_ratio: float = 1.0,
+    buffers: int = 2,
+    buffer_bytes: int = 4096,
+    embeddings: bool = False,
 ) -> Report:
     """The cycles that fetching each weight of a model or a blob takes, against dense.
+
+    Every memory is combined with every encoding and every number of lanes. With one combination the
+    report has the figures by weight; with several it has ``points``.
+
+    Args:
+        source: path of a model or a blob.
+        memory: names of memories, or YAML files of the user's own, separated by commas.
+        encoding: names separated by commas, ``auto`` (fewest bytes; also when None) or
+            ``auto-cycles``; a blob's tensors stay as they are.
+        decoder_lanes: numbers of lanes of the decoder; none leaves decoding out.
+        decoder_width: values that a lane places in a clock.
+        chunk: weights of a chunk; None: 1024 with a decoder, all without.
+        compute_lanes: units that take a nonzero weight a clock; 0 leaves them out.
+        clock_ratio: clocks of decoder and compute units in a clock of the memory.
+        buffers: 1 single, 2 double buffering, more for deeper prefetch.
+        buffer_bytes: size of one.
+        embeddings: estimate embeddings too.
 
     Raises:
         ModelError, BlobError, RecipeError: when one of the arguments cannot be used.
     """
-    hardware.check_encoding(encoding)
-    spec = hardware.find_memory(memory)
-    path = Path(source)
-    if hardware.is_blob(path):
-        weights = hardware.blob_weights(path, spec)
-        model = describe_file(path)
-        return Report(
-            "estimate",
-            model,
-            weights=weights,
-            totals=totals_of(weights),
-            memory=hardware.describe(spec),
-        )
-    loaded = load_model(path)
-    collection = collect_weights(loaded)
-    weights = hardware.with_fetch(
-        hardware.with_encoding(weight_reports(collection.weights), collection.weights, encoding),
-        spec,
+    space = make_design_space(
+        find_memories(memory),
+        encoding=encoding or AUTO,
+        decoder_lanes=decoder_lanes,
+        decoder_width=decoder_width,
+        chunk=chunk,
+        compute_lanes=compute_lanes,
+        clock_ratio=clock_ratio,
+        buffers=buffers,
+        buffer_bytes=buffer_bytes,
     )
-    return _report(
-        "estimate", path, loaded, collection, weights=weights, memory=hardware.describe(spec)
-    )
+
+    def job(path: Path) -> Report:
+        if hardware.is_blob(path):
+            if encoding is not None or chunk is not None:
+                msg = f"'{path}' is a blob, whose tensors are encoded already; leave encoding and chunk out"
+                raise RecipeError(msg)
+            weights: list[WeightReport] = []
+            explored = explore(hardware.blob_tensors(path, weights), space)
+            report = Report("estimate", describe_file(path), weights=tuple(weights))
+            return with_points(report, explored, space)
+        loaded = load_model(path)
+        collection = collect_weights(loaded, embeddings=embeddings)
+        explored = explore((hardware.tensor_of(weight) for weight in collection.weights), space)
+        return with_points(_report("estimate", path, loaded, collection), explored, space)
+
+    return run_on_file(source, job)
 
 
 def verify(
-    reference: PathLike,
-    candidate: PathLike,
+    reference: ModelSource,
+    candidate: ModelSource,
     *,
     data: DataSource | None = None,
     samples: int = 8,
@@ -266,8 +374,8 @@ def verify(
     """Compare the outputs of two models in onnxruntime.
 
     Args:
-        reference: path of the model that is right.
-        candidate: path of the model to compare with it.
+        reference: the model that is right, by path or in memory.
+        candidate: the model to compare with it, likewise.
         data: what to run; seeded random inputs when None.
         samples: how many random samples.
         rtol: relative tolerance; with ``atol`` zero too, outputs must be equal bit for bit.
@@ -278,26 +386,32 @@ def verify(
     Raises:
         ModelError, DataError: when a model or the data cannot be used.
     """
-    path = Path(reference)
-    loaded = load_model(path)
-    load_model(candidate)
-    sessions = [Session(Path(model), threads=threads) for model in (reference, candidate)]
-    specs = sessions[0].inputs
-    if sessions[1].inputs != specs or sessions[1].outputs != sessions[0].outputs:
-        msg = f"'{reference}' and '{candidate}' differ in their inputs or outputs; compare models of one interface"
-        raise ModelError(msg)
-    loaded_data = (
-        random_samples(sessions[0], samples, seed) if data is None else load_data(data, specs)
-    )
-    warnings = () if data is not None else ("compared on random inputs; give --data for real ones",)
-    verification = compare_models(sessions[0], sessions[1], loaded_data, rtol=rtol, atol=atol)
-    return Report(
-        "verify",
-        describe_model(path, loaded),
-        seed=seed,
-        verification=verification,
-        warnings=warnings,
-    )
+
+    def job(path: Path, other: Path) -> Report:
+        loaded = load_model(path)
+        load_model(other)
+        sessions = [Session(model, threads=threads) for model in (path, other)]
+        specs = sessions[0].inputs
+        if sessions[1].inputs != specs or sessions[1].outputs != sessions[0].outputs:
+            msg = f"'{path}' and '{other}' differ in their inputs or outputs; compare models of one interface"
+            raise ModelError(msg)
+        loaded_data = (
+            random_samples(sessions[0], samples, seed) if data is None else load_data(data, specs)
+        )
+        warnings = (
+            () if data is not None else ("compared on random inputs; give --data for real ones",)
+        )
+        verification = compare_models(sessions[0], sessions[1], loaded_data, rtol=rtol, atol=atol)
+        return Report(
+            "verify",
+            describe_model(path, loaded),
+            seed=seed,
+            verification=verification,
+            warnings=warnings,
+        )
+
+    with model_file(candidate) as other:
+        return run_on_file(reference, lambda path: job(path, other))
 
 
 def _plan(
@@ -316,6 +430,23 @@ def _plan(
     if allocation == "uniform":
         return Plan(uniform(elements, sparsity), elements)
     return Plan(global_keep(collection.weights, sparsity), elements)
+
+
+def _filled_warnings(collection: Collection, plan: Plan) -> tuple[str, ...]:
+    """What to know of weights that one number filled: pruned, they take their place in the file."""
+    grown = [
+        weight
+        for weight in collection.weights
+        if weight.place == "fill" and plan.keep.get(weight.name, weight.elements) < weight.elements
+    ]
+    if not grown:
+        return ()
+    size = sum(weight.elements * weight.dtype.itemsize for weight in grown)
+    sentence = (
+        f"{len(grown)} weights that ConstantOfShape filled with one number now take {size} bytes in the "
+        "file; leave them out with --nodes-to-exclude if it should stay small"
+    )
+    return (sentence,)
 
 
 def _report(

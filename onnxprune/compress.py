@@ -11,15 +11,18 @@ from onnxprune import hardware
 from onnxprune.evaluate import Evaluator
 from onnxprune.files import write_text
 from onnxprune.html import render
+from onnxprune.in_memory import label_of, run_on_file
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
+from onnxprune.memories import find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.paired import paired_drop
 from onnxprune.plan import masks_of
 from onnxprune.recipe import Recipe
-from onnxprune.report import Quality, Report, TargetReport, describe_model
+from onnxprune.report import Quality, Report, TargetReport
 from onnxprune.run_folder import open_run
 from onnxprune.runtime import Session
 from onnxprune.search.find import find_plan, open_journal
+from onnxprune.storage import Storage
 from onnxprune.study import open_study
 from onnxprune.verify import compare_models, folds_wholly, with_checks
 from passes.apply import ApplyMasksPass
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from onnxprune.data import DataSource
+    from onnxprune.in_memory import ModelSource
     from onnxprune.report import Totals, Verification
     from onnxprune.run_folder import RunFolder
     from onnxprune.search.find import Found
@@ -42,7 +46,7 @@ FEW_SAMPLES = 500
 
 
 def compress(
-    model: str | Path,
+    model: ModelSource,
     data: DataSource,
     output: str | Path,
     recipe: Recipe | None = None,
@@ -54,7 +58,7 @@ def compress(
     """Search, prune, pack, encode, estimate, verify and report, into one run folder.
 
     Args:
-        model: path of an ONNX file.
+        model: path of an ONNX file, or a model in memory, which is not changed.
         data: samples, with labels where the metric needs them; see :mod:`onnxprune.data`.
         output: the run folder; made when missing.
         recipe: all settings; the defaults when None.
@@ -68,19 +72,45 @@ def compress(
     Raises:
         OnnxPruneError: when an argument cannot be used or a file cannot be written.
     """
-    recipe = recipe or Recipe()
-    memory = hardware.find_memory(recipe.estimate.memory)
+    return run_on_file(
+        model,
+        lambda path: _compress(
+            path,
+            data,
+            Path(output),
+            recipe or Recipe(),
+            resume=resume,
+            clock=_Clock(progress),
+            threads=threads,
+            label=label_of(model),
+        ),
+    )
+
+
+def _compress(
+    path: Path,
+    data: DataSource,
+    output: Path,
+    recipe: Recipe,
+    *,
+    resume: bool,
+    threads: int | None,
+    clock: _Clock,
+    label: str,
+) -> Report:
+    memory = find_memory(recipe.estimate.memory)
     hardware.check_encoding(recipe.encode.encoding)
-    clock = _Clock(progress)
     with clock.step("prepare"):
-        study = open_study(Path(model), data, recipe, threads=threads)
-        folder = open_run(Path(output))
+        study = open_study(path, data, recipe, threads=threads, label=label)
+        folder = open_run(output)
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "compress")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=resume)
     weights = weight_reports(study.collection.weights)
     with clock.step("encode"):
-        hardware.write_weights(study.collection.weights, folder.blob, recipe.encode.encoding)
+        hardware.write_weights(
+            study.collection.weights, folder.blob, Storage(recipe.encode.encoding)
+        )
         weights = hardware.with_fetch(hardware.with_blob(weights, folder.blob), memory)
     with clock.step("pack"):
         packed = _pack(folder)
@@ -94,7 +124,7 @@ def compress(
     )
     report = Report(
         "compress",
-        describe_model(study.path, study.model),
+        study.described,
         seed=recipe.seed,
         weights=weights,
         skipped=skipped_reports(study.collection),
@@ -111,7 +141,7 @@ def compress(
 
 
 def search(
-    model: str | Path,
+    model: ModelSource,
     data: DataSource,
     output: str | Path,
     recipe: Recipe | None = None,
@@ -125,11 +155,35 @@ def search(
     Arguments, result and errors are those of :func:`compress`; the packed model and the blob are
     left out.
     """
-    recipe = recipe or Recipe()
-    clock = _Clock(progress)
+    return run_on_file(
+        model,
+        lambda path: _search(
+            path,
+            data,
+            Path(output),
+            recipe or Recipe(),
+            resume=resume,
+            clock=_Clock(progress),
+            threads=threads,
+            label=label_of(model),
+        ),
+    )
+
+
+def _search(
+    path: Path,
+    data: DataSource,
+    output: Path,
+    recipe: Recipe,
+    *,
+    resume: bool,
+    threads: int | None,
+    clock: _Clock,
+    label: str,
+) -> Report:
     with clock.step("prepare"):
-        study = open_study(Path(model), data, recipe, threads=threads)
-        folder = open_run(Path(output))
+        study = open_study(path, data, recipe, threads=threads, label=label)
+        folder = open_run(output)
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "search")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=resume)
@@ -137,7 +191,7 @@ def search(
     totals = totals_of(weights, model_bytes=folder.model.stat().st_size)
     report = Report(
         "search",
-        describe_model(study.path, study.model),
+        study.described,
         seed=recipe.seed,
         weights=weights,
         skipped=skipped_reports(study.collection),
@@ -155,7 +209,7 @@ def _nothing_to_prune(study: Study, folder: RunFolder, recipe: Recipe, command: 
     """A report that says why for each constant, written alone."""
     report = Report(
         command,
-        describe_model(study.path, study.model),
+        study.described,
         seed=recipe.seed,
         weights=(),
         skipped=skipped_reports(study.collection),

@@ -14,12 +14,13 @@ from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.entropy import entropy_bound_bits
 from hwmodel.errors import BlobError as HardwareBlobError
 from hwmodel.fetch import fetch_stream
-from hwmodel.memory import load_memory, memory_names
 from hwmodel.select import best_encoding
 from hwmodel.tensor import TensorSpec
+from onnxprune.design_space import Tensor
 from onnxprune.errors import BlobError, RecipeError
 from onnxprune.files import replacing
 from onnxprune.report import WeightReport
+from onnxprune.storage import Storage, choose_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,18 +34,6 @@ if TYPE_CHECKING:
     from passes.weights import Weight
 
 AUTO = "auto"
-
-
-def find_memory(name: str) -> Memory:
-    """A memory by name.
-
-    Raises:
-        RecipeError: naming those there are.
-    """
-    if name not in memory_names():
-        msg = f"there is no memory '{name}'; known are {', '.join(memory_names())}"
-        raise RecipeError(msg)
-    return load_memory(name)
 
 
 def check_encoding(name: str) -> None:
@@ -80,14 +69,20 @@ def cycles_of(fetched_bytes: int, memory: Memory) -> int:
     return fetch_stream(memory, fetched_bytes).cycles
 
 
-def write_weights(weights: Sequence[Weight], path: Path, encoding: str) -> None:
-    """Write all weights into one blob, each in the encoding asked for.
+def write_weights(weights: Sequence[Weight], path: Path, storage: Storage) -> None:
+    """Write all weights into one blob, stored as asked for.
 
     Raises:
+        RecipeError: when a weight cannot be stored so.
         OutputError: when it cannot be written.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
-        write_blob(file, (_entry(weight, encoding) for weight in weights))
+        try:
+            write_blob(file, (_entry(weight, storage) for weight in weights))
+        except ValueError as error:
+            if isinstance(error, RecipeError):
+                raise
+            raise RecipeError(str(error)) from error
 
 
 def read_weights(path: Path) -> dict[str, NDArray[Any]]:
@@ -96,13 +91,13 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         BlobError: when the blob is missing, damaged or hostile.
     """
-    with _blob_errors(path), open_blob(path) as blob:
+    with blob_errors(path), open_blob(path) as blob:
         return {tensor.spec.name: blob.read(tensor.spec.name) for tensor in blob.tensors}
 
 
 def with_blob(weights: Sequence[WeightReport], path: Path) -> tuple[WeightReport, ...]:
     """The weights with the encoding and the bytes that each really has in a blob."""
-    with _blob_errors(path), open_blob(path) as blob:
+    with blob_errors(path), open_blob(path) as blob:
         stored = {tensor.spec.name: tensor for tensor in blob.tensors}
     return tuple(
         replace(
@@ -112,19 +107,6 @@ def with_blob(weights: Sequence[WeightReport], path: Path) -> tuple[WeightReport
         )
         for weight in weights
     )
-
-
-def with_encoding(
-    reports: Sequence[WeightReport], weights: Sequence[Weight], name: str
-) -> tuple[WeightReport, ...]:
-    """The weights with the encoding that they would get, and its exact bytes; nothing is written."""
-    result = []
-    for report, weight in zip(reports, weights, strict=True):
-        array, spec = weight.array(), _spec_of(weight)
-        encoding = encoding_of(array, spec, name)
-        size = encoding.size(array, spec).bytes
-        result.append(replace(report, encoding=encoding.name, encoded_bytes=int(size)))
-    return tuple(result)
 
 
 def with_fetch(weights: Sequence[WeightReport], memory: Memory) -> tuple[WeightReport, ...]:
@@ -149,9 +131,9 @@ def same_bits(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]
     )
 
 
-def _entry(weight: Weight, encoding: str) -> BlobEntry:
+def _entry(weight: Weight, storage: Storage) -> BlobEntry:
     array, spec = weight.array(), _spec_of(weight)
-    return BlobEntry(spec, array, encoding_of(array, spec, encoding))
+    return BlobEntry(spec, array, choose_encoding(array, spec, storage))
 
 
 def _spec_of(weight: Weight) -> TensorSpec:
@@ -160,7 +142,8 @@ def _spec_of(weight: Weight) -> TensorSpec:
 
 
 @contextlib.contextmanager
-def _blob_errors(path: Path) -> Iterator[None]:
+def blob_errors(path: Path) -> Iterator[None]:
+    """Errors of reading a blob as those that users see, with its path."""
     try:
         yield
     except HardwareBlobError as error:
@@ -185,21 +168,26 @@ def is_blob(path: Path) -> bool:
     Raises:
         BlobError: when it cannot be read.
     """
-    with _blob_errors(path):
+    with blob_errors(path):
         return swb.is_blob(path)
 
 
-def blob_weights(path: Path, memory: Memory) -> tuple[WeightReport, ...]:
-    """What a blob holds, with the cycles that fetching it takes.
+def tensor_of(weight: Weight) -> Tensor:
+    """A weight as a design space sees it."""
+    return Tensor(_spec_of(weight), weight.array())
+
+
+def blob_tensors(path: Path, weights: list[WeightReport]) -> Iterator[Tensor]:
+    """What a blob holds, tensor by tensor; the figures of each are appended to ``weights``.
 
     Raises:
         BlobError: when the blob is missing, damaged or hostile.
     """
-    with _blob_errors(path), open_blob(path) as blob:
-        reports = tuple(
-            _blob_weight(tensor, blob.read(tensor.spec.name)) for tensor in blob.tensors
-        )
-    return with_fetch(reports, memory)
+    with blob_errors(path), open_blob(path) as blob:
+        for tensor in blob.tensors:
+            array = blob.read(tensor.spec.name)
+            weights.append(_blob_weight(tensor, array))
+            yield Tensor(tensor.spec, array, tensor.encoding)
 
 
 def _blob_weight(tensor: BlobTensor, array: NDArray[Any]) -> WeightReport:

@@ -10,16 +10,19 @@ import jinja2
 
 from onnxprune.formats import bytes_text, count_text, percent_text, points_text, rate_text
 from onnxprune.page_table import COLUMNS, cells
-from onnxprune.plots import Series, bars, history, points
+from onnxprune.plots import Series, bars, history, points, scatter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxprune.past_run import Compared
-    from onnxprune.report import Report
+    from onnxprune.report import DesignPoint, Report
     from onnxprune.search.controller import Trial
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+SERIES = 6
+"""Colours that the page has."""
 
 MOST_BARS = 40
 """Plots by weight show so many of the largest weights; the table shows all."""
@@ -94,7 +97,7 @@ def render(
     environment.filters |= {"size": bytes_text}
     columns = [column for column in COLUMNS if column.applies(report.weights or ())]
     return environment.get_template("report.html.j2").render(
-        title=f"{Path(report.model.path).name}, compressed",
+        title=f"{Path(report.model.path).name}, {'fetched' if report.points else 'compressed'}",
         report=report,
         cards=_cards(report),
         no_gain=NO_GAIN,
@@ -180,9 +183,65 @@ def _plots(report: Report, trials: Sequence[Trial], max_drop: float) -> list[Plo
         note = f"Memory clocks to fetch each weight from {name}.{most}"
         svg = bars("Fetch cycles by weight", names, series, count_text)
         plots.append(Plot("Fetch cycles by weight", note, svg))
+        plots += _cost_plot(report)
+    if report.points and len(report.points) > 1:
+        plots.insert(0, _design_plot(report.points))
     if trials and report.search:
         plots += _search_plots(trials, report.search.unit, max_drop)
     return plots
+
+
+def _cost_plot(report: Report) -> list[Plot]:
+    """Bytes against cycles, each weight once as it is and once encoded."""
+    dots = [
+        dot
+        for weight in report.weights or ()
+        for dot in (
+            (weight.dense_bytes, weight.dense_fetch_cycles or 0, f"{weight.name}, dense", 0),
+            (weight.encoded_bytes or 0, weight.fetch_cycles or 0, weight.name, 1),
+        )
+    ]
+    title = "Bytes against cycles"
+    svg = scatter(
+        title,
+        dots,
+        series=("dense", "encoded"),
+        x_name="bytes",
+        y_name="cycles",
+        x_form=bytes_text,
+        y_form=count_text,
+    )
+    note = "Each weight twice, as it is and encoded."
+    return [Plot(title, note, svg)]
+
+
+def _design_plot(found: Sequence[DesignPoint]) -> Plot:
+    """Fetched bytes against cycles, or time where memories differ, a dot for each point."""
+    memories = list(dict.fromkeys(point.memory for point in found))
+    shown = memories[:SERIES]
+    timed = len(memories) > 1
+    dots = []
+    for point in found:
+        lanes = "" if point.decoder_lanes is None else f", {point.decoder_lanes} lanes"
+        label = f"{point.memory}, {point.encoding}{lanes}"
+        y = point.microseconds if timed else point.fetch_cycles
+        place = min(memories.index(point.memory), SERIES - 1)
+        dots.append((point.fetched_bytes, y, label, place))
+    title = f"Bytes against {'time' if timed else 'cycles'}"
+    svg = scatter(
+        title,
+        dots,
+        series=shown if len(memories) <= SERIES else [*shown[:-1], "others"],
+        x_name="bytes fetched",
+        y_name="time" if timed else "cycles",
+        x_form=bytes_text,
+        y_form=(lambda value: f"{value:,.3g} µs") if timed else count_text,
+        with_front=True,
+    )
+    note = "All weights, a dot for each combination of memory, encoding and decoder; the line is the front."
+    if timed:
+        note += " Each memory has a clock of its own, so cycles are shown as time."
+    return Plot(title, note, svg)
 
 
 def _search_plots(trials: Sequence[Trial], unit: str, max_drop: float) -> list[Plot]:

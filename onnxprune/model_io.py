@@ -28,7 +28,7 @@ from onnxprune.errors import ModelError
 from onnxprune.external import DataFiles, check_external_data, tensor_bytes
 from onnxprune.files import replacing
 from onnxprune.original import from_proto, original_of, to_proto
-from onnxprune.sparse import densify
+from onnxprune.sparse import densify, graphs_of, nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,10 +99,15 @@ def model_bytes(model: ir.Model) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
+def data_files(model: ir.Model) -> tuple[Path, ...]:
+    """The data files that a model was read from, beside its own."""
+    files: tuple[Path, ...] = model.meta.get(DATA_FILES, ())
+    return files
+
+
 def file_bytes(path: str | Path, model: ir.Model) -> int:
     """The bytes of the file that a model was read from, and of its data files."""
-    files: tuple[Path, ...] = model.meta.get(DATA_FILES, ())
-    return Path(path).stat().st_size + sum(file.stat().st_size for file in files)
+    return Path(path).stat().st_size + sum(file.stat().st_size for file in data_files(model))
 
 
 def _to_proto(model: ir.Model, data: DataFiles) -> onnx.ModelProto:
@@ -138,7 +143,10 @@ def _tensors_by_location(model: ir.Model) -> Counter[str]:
 def _write_inline(
     message: onnx.TensorProto, tensor: ir.TensorProtocol, before: onnx.TensorProto | None
 ) -> None:
-    if isinstance(tensor, ir.serde.TensorProtoTensor) or tensor.dtype == ir.DataType.STRING:
+    if isinstance(tensor, ir.serde.TensorProtoTensor):
+        message.CopyFrom(tensor.raw)
+        return
+    if tensor.dtype == ir.DataType.STRING:
         ir.serde.serialize_tensor_into(message, tensor)
         return
     _describe(message, tensor, before)
@@ -167,6 +175,7 @@ def _read_checked(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
         densify(proto)
         for tensor in _get_all_tensors(proto):
             _check_tensor(tensor)
+        _check_names(proto)
         return proto, check_external_data(_get_all_tensors(proto), path)
 
 
@@ -200,8 +209,14 @@ def _model_errors(path: Path) -> Iterator[None]:
     except DecodeError:
         msg = f"'{path}' is not an ONNX model or is truncated; copy or export it again"
         raise ModelError(msg) from None
-    except (ValueError, TypeError, KeyError, ir.passes.InvariantError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (
+        ValueError, TypeError, KeyError, NotImplementedError,
+        ir.serde.SerdeError, ir.passes.InvariantError,
+    ) as error:  # fmt: skip
+        cause: BaseException = error
+        while isinstance(cause, ir.serde.SerdeError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         msg = f"'{path}' is damaged: {reason}; check it with onnx.checker"
         raise ModelError(msg) from error
 
@@ -216,12 +231,40 @@ _TYPED_FIELDS = {
 """Where each dtype's elements stand in a message that has no ``raw_data``, one to a number."""
 
 
+_KNOWN_DTYPES = frozenset(int(dtype) for dtype in ir.DataType)
+
+
+def _check_names(proto: onnx.ModelProto) -> None:
+    """Check that all names are texts: protobuf gives bytes for what is no UTF-8.
+
+    Raises:
+        ValueError: with the name.
+    """
+    names: list[str | bytes] = [
+        name for node in nodes_of(proto) for name in (node.name, node.op_type, node.domain)
+    ]
+    names += [name for node in nodes_of(proto) for name in (*node.input, *node.output)]
+    names += [a.name for node in nodes_of(proto) for a in node.attribute]
+    for graph in graphs_of(proto):
+        names += [tensor.name for tensor in graph.initializer]
+        names += [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+    for function in proto.functions:
+        names += [function.domain, function.name, *function.input, *function.output]
+    for name in names:
+        if isinstance(name, bytes):
+            msg = f"the name {name!r} is no UTF-8"
+            raise ValueError(msg)
+
+
 def _check_tensor(tensor: onnx.TensorProto) -> None:
     """Check that a tensor holds as many elements as its shape says.
 
     Raises:
         ValueError: naming the tensor.
     """
+    if tensor.data_type not in _KNOWN_DTYPES:
+        msg = f"tensor '{tensor.name}' has dtype {tensor.data_type}, which ONNX does not know"
+        raise ValueError(msg)
     if any(size < 0 for size in tensor.dims):
         msg = f"tensor '{tensor.name}' has shape {list(tensor.dims)}"
         raise ValueError(msg)

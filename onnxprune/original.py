@@ -348,7 +348,20 @@ def _copy_into(copy: Any, message: Any, *names: str) -> None:
         elif descriptor.message_type is not None:
             getattr(copy, descriptor.name).CopyFrom(value)
         else:
-            setattr(copy, descriptor.name, value)
+            _set(copy, message, descriptor.name, value)
+
+
+def _set(copy: Any, message: Any, name: str, value: Any) -> None:
+    """Copy one plain field, even a text that is no UTF-8, which can be copied but not set."""
+    if not isinstance(value, bytes) or isinstance(getattr(copy, name), bytes):
+        setattr(copy, name, value)
+        return
+    alone = type(message)()
+    alone.CopyFrom(message)
+    for descriptor, _ in message.ListFields():
+        if descriptor.name != name:
+            alone.ClearField(descriptor.name)
+    copy.MergeFrom(alone)
 
 
 def _set_text(message: Any, name: str, text: str | None) -> None:

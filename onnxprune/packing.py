@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from onnxprune.data import DataSource
     from onnxprune.report import Verification
 
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino", "reference")
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ COLUMNS = (
     Column("encoding", lambda w: w.encoding, str, text=True),
     Column("encoded", lambda w: w.encoded_bytes, bytes_text),
     Column("bound", lambda w: w.entropy_bound_bytes, bytes_text),
+    Column("fetched", lambda w: w.fetch and w.fetch.fetched_bytes, bytes_text),
+    Column("of peak", lambda w: w.fetch and w.fetch.share_of_peak, percent_text),
+    Column("cycles decode", lambda w: (w.fetch and w.fetch.decode_cycles) or None, count_text),
+    Column("cycles stall", lambda w: (w.fetch and w.fetch.stall_cycles) or None, count_text),
     Column("cycles dense", lambda w: w.dense_fetch_cycles, count_text),
     Column("cycles", lambda w: w.fetch_cycles, count_text),
 )

@@ -105,6 +105,62 @@ def points(
     return _svg(f"{title}: {y_name} against {x_name}", height, marks)
 
 
+def scatter(
+    title: str,
+    dots: Sequence[tuple[float, float, str, int]],
+    *,
+    series: Sequence[str],
+    x_name: str,
+    y_name: str,
+    x_form: Format,
+    y_form: Format,
+    with_front: bool = False,
+) -> str:
+    """Dots of x, y, a label and the number of a series, on logarithmic axes.
+
+    With ``with_front`` a line joins the dots that no other beats in both x and y.
+    """
+    height, left, bottom, top = 380, 70, 46, 30
+    plot_height, width = height - bottom - top, WIDTH - left - 20
+    xs = [math.log(max(x, 1e-9)) for x, _, _, _ in dots]
+    ys = [math.log(max(y, 1e-9)) for _, y, _, _ in dots]
+    spans = [(min(values), max(values)) for values in (xs, ys)]
+    # A dot on the frame would be cut, and a single one needs a span to stand in.
+    (x_low, x_high), (y_low, y_high) = (
+        (low - 0.04 * (high - low) - 0.01, high + 0.04 * (high - low) + 0.01) for low, high in spans
+    )
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            left + width * (x - x_low) / (x_high - x_low),
+            top + plot_height * (1 - (y - y_low) / (y_high - y_low)),
+        )
+
+    best = front([(x, y, True) for x, y, _, _ in dots])
+    corners = [at(math.log(max(x, 1e-9)), math.log(max(y, 1e-9))) for x, y in best]
+    path = " L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
+    marks = [f'<path class="front" d="M{path}"/>'] if with_front else []
+    legend = [Series(name, ()) for name in series]
+    marks.append(_legend(legend, 18, left, width / max(4, len(series))))
+    for (x, y, label, number), log_x, log_y in zip(dots, xs, ys, strict=True):
+        place = at(log_x, log_y)
+        text = f"{label}: {x_name} {x_form(x)}, {y_name} {y_form(y)}"
+        marks.append(
+            f'<circle class="series-{number}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="4">'
+            f"<title>{escape(text)}</title></circle>"
+        )
+
+    def y_text(log_y: float) -> str:
+        return y_form(math.exp(log_y))
+
+    marks += _axes(left, top, plot_height, (x_low, x_high), (y_low, y_high), x_form, y_text)
+    marks.append(
+        f'<text class="label" x="{(WIDTH + left) / 2}" y="{height - 8}" text-anchor="middle">'
+        f"{escape(x_name)} (both axes logarithmic)</text>"
+    )
+    return _svg(f"{title}: {y_name} against {x_name}", height, marks)
+
+
 def front(xy: Sequence[tuple[float, float, bool]]) -> list[tuple[float, float]]:
     """The points, by rising x, for which no other point is as small in one and smaller in the other."""
     best: list[tuple[float, float]] = []
@@ -184,13 +240,15 @@ def _axes(
     return marks
 
 
-def _legend(series: Sequence[Series], y: float) -> str:
+def _legend(
+    series: Sequence[Series], y: float, left: float = LABEL_WIDTH, step: float = 170
+) -> str:
     if len(series) < 2:
         return ""
     return "".join(
-        f'<rect class="series-{number}" x="{LABEL_WIDTH + number * 170}" y="{y - 10}" width="12" '
-        f'height="12" rx="2"/><text class="label" x="{LABEL_WIDTH + number * 170 + 18}" y="{y}">'
-        f"{escape(one.name)}</text>"
+        f'<rect class="series-{number}" x="{left + number * step:.0f}" y="{y - 10}" width="12" '
+        f'height="12" rx="2"/><text class="label" x="{left + number * step + 18:.0f}" y="{y}">'
+        f"<title>{escape(one.name)}</title>{escape(_shorten(one.name, int(step / 7)))}</text>"
         for number, one in enumerate(series)
     )
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations when a report is read back
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnxprune
+from hwmodel.estimate import TensorCycles  # noqa: TC001 - as above
 from onnxprune.model_io import file_bytes
 
 if TYPE_CHECKING:
@@ -52,6 +53,42 @@ class WeightReport:
     encoded_bytes: int | None = None
     dense_fetch_cycles: int | None = None
     fetch_cycles: int | None = None
+    dense_fetch: TensorCycles | None = None
+    fetch: TensorCycles | None = None
+
+
+@dataclass(frozen=True)
+class PointWeight:
+    """What a weight costs at one point of the design space."""
+
+    name: str
+    encoding: str
+    encoded_bytes: int
+    fetch: TensorCycles
+
+
+@dataclass(frozen=True)
+class DesignPoint:
+    """All weights from one memory, in one encoding, through one decoder; sums over them.
+
+    Cycles are clocks of the memory; ``share_of_peak`` is of the fetches alone.
+    """
+
+    memory: str
+    encoding: str
+    encoded_bytes: int
+    fetched_bytes: int
+    memory_cycles: int
+    decode_cycles: int
+    compute_cycles: int
+    stall_cycles: int
+    fetch_cycles: int
+    dense_fetch_cycles: int
+    share_of_peak: float
+    microseconds: float
+    weights: tuple[PointWeight, ...]
+    decoder_lanes: int | None = None
+    energy_pJ: float | None = None  # noqa: N815 - the unit
 
 
 @dataclass(frozen=True)
@@ -106,6 +143,20 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class ShrinkReport:
+    """What exact shrinking removed: each pair is before and after.
+
+    ``multiply_adds`` are of one inference with every open size taken as 1; latencies are medians in
+    milliseconds, measured in turn, on one thread.
+    """
+
+    parameters: tuple[int, int]
+    multiply_adds: tuple[int, int]
+    bytes: tuple[int, int]
+    latency_ms: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class SplitSizes:
     """Samples in each part of the data."""
 
@@ -151,7 +202,11 @@ class TargetReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a command has to say; see ``docs/reference/report.md`` for the JSON form."""
+    """Everything that a command has to say; see ``docs/reference/report.md`` for the JSON form.
+
+    ``output`` is the model that was made, an ``onnx_ir.Model``, where no path was given to write it
+    to; it has no place in the JSON form.
+    """
 
     command: str
     model: ModelReport
@@ -162,11 +217,15 @@ class Report:
     quality: Quality | None = None
     target: TargetReport | None = None
     verification: Verification | None = None
+    shrunk: ShrinkReport | None = None
     search: SearchReport | None = None
     memory: Mapping[str, Any] | None = None
+    memories: tuple[Mapping[str, Any], ...] | None = None
+    points: tuple[DesignPoint, ...] | None = None
     methods: Mapping[str, str] | None = None
     warnings: tuple[str, ...] = ()
     timings_s: Mapping[str, float] | None = None
+    output: Any = field(default=None, compare=False, repr=False)
     schema_version: int = SCHEMA_VERSION
     tool_version: str = onnxprune.__version__
 
@@ -212,7 +271,7 @@ def describe_file(path: Path) -> ModelReport:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
+        pairs = ((f.name, getattr(value, f.name)) for f in fields(value) if f.name != "output")
         return {name: _plain(item) for name, item in pairs if item is not None}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.data import load_data
 from onnxprune.errors import DataError
 from onnxprune.evaluate import Evaluator, split
-from onnxprune.model_io import load_model, model_bytes
+from onnxprune.model_io import data_files, load_model, model_bytes, save_model
 from onnxprune.paired import Drop, paired_drop
 from onnxprune.plan import masks_of
+from onnxprune.report import ModelReport, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
 from passes.apply import ApplyMasksPass
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
     from onnxprune.data import Dataset, DataSource
     from onnxprune.recipe import Recipe
-    from passes.weights import Collection
+    from passes.weights import Collection, Weight
 
 MIN_SAMPLES = 10
 
@@ -43,6 +45,7 @@ class Study:
         evaluator: scores candidates on the search part.
         threads: of onnxruntime.
         data_fingerprint: of the whole data.
+        described: the dense model, for the report.
     """
 
     path: Path
@@ -54,13 +57,23 @@ class Study:
     evaluator: Evaluator
     threads: int | None
     data_fingerprint: str
+    described: ModelReport
 
     def drop_of(self, keep: Mapping[str, int]) -> Drop:
         """The drop on the search part when each weight keeps so many elements by magnitude."""
         pruned = self.model.clone()
         ApplyMasksPass(masks_of(self.collection.weights, keep))(pruned)
-        candidate = Session(model_bytes(pruned), threads=self.threads)
-        return paired_drop(self.evaluator.baseline, self.evaluator.scores(candidate))
+        scores = self.evaluator.scores(self._session(pruned))
+        return paired_drop(self.evaluator.baseline, scores)
+
+    def _session(self, model: ir.Model) -> Session:
+        """A changed model, loaded; through a file where its data need one."""
+        if not data_files(self.model):
+            return Session(model_bytes(model), threads=self.threads)
+        with tempfile.TemporaryDirectory() as folder:
+            candidate = Path(folder) / "candidate.onnx"
+            save_model(model, candidate)
+            return Session(candidate, threads=self.threads)
 
     def identity(self, recipe: Recipe) -> dict[str, str]:
         """What a journal must match to be resumed: model, data, and all that shapes the search."""
@@ -68,14 +81,33 @@ class Study:
         del settings["search"]["trials"]  # a search may be continued with more trials
         del settings["finetune"]  # a search does not train
         return {
-            "model": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "model": _fingerprint([self.path, *data_files(self.model)]),
             "data": self.data_fingerprint,
             **{f"recipe.{name}": json.dumps(value) for name, value in settings.items()},
         }
 
 
+def _is_main_initializer(weight: Weight, model: ir.Model) -> bool:
+    return weight.place == "initializer" and weight.graph is model.graph
+
+
+def _fingerprint(files: Sequence[Path]) -> str:
+    """SHA-256 over the bytes of files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
 def open_study(
-    path: Path, data: DataSource, recipe: Recipe, *, threads: int | None = None
+    path: Path,
+    data: DataSource,
+    recipe: Recipe,
+    *,
+    threads: int | None = None,
+    label: str | None = None,
 ) -> Study:
     """Read model and data, deal the data by the recipe's seed, and score the dense model.
 
@@ -105,4 +137,5 @@ def open_study(
         evaluator=Evaluator(dense, search, recipe.data.metric),
         threads=threads,
         data_fingerprint=samples.fingerprint(),
+        described=replace(describe_model(path, model), path=label or str(path)),
     )

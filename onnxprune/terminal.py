@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from onnxprune.past_run import Compared
-    from onnxprune.report import Report
+    from onnxprune.report import DesignPoint, Quality, Report, ShrinkReport, Totals, WeightReport
 
     Step = Callable[[str, int, int], None]
 
@@ -48,7 +48,12 @@ def progress_bars() -> Iterator[Step]:
 def show(report: Report) -> None:
     """Print the report's tables and its summary."""
     console = Console()
-    if report.weights:
+    if report.points and len(report.points) > 1:
+        for table in _points_tables(report.points):
+            console.print(table, "", sep="\n")
+    elif report.points and report.weights:
+        console.print(_fetch_table(report.weights), "", sep="\n")
+    elif report.weights:
         console.print(_weights_table(report), "", sep="\n")
     if report.skipped and report.command == "inspect":
         console.print(_skipped_table(report), "", sep="\n")
@@ -75,41 +80,20 @@ def show_comparison(
 def summary(report: Report) -> list[str]:
     """The report in a few lines of rich markup."""
     lines = []
-    totals, quality = report.totals, report.quality
     if report.weights is not None and not report.weights:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in report.skipped or ()))
         lines.append(
             f"no weight can be pruned: {escape(reasons) or 'the model holds no constants'}"
         )
-    elif totals:
-        lines.append(
-            f"[b]{count_text(totals.nonzeros)}[/b] of {count_text(totals.elements)} weights are not zero: "
-            f"sparsity {percent_text(totals.sparsity)}, compression rate [b]{rate_text(totals.compression_rate)}[/b]"
-        )
-        sizes = [f"model {bytes_text(report.model.bytes)}"]
-        for name, size in (("packed", totals.packed_bytes), ("blob", totals.blob_bytes)):
-            if size is not None:
-                sizes.append(
-                    f"{name} [b]{bytes_text(size)}[/b] ({rate_text(report.model.bytes / size)} smaller)"
-                )
-        lines.append(", ".join(sizes))
-        if totals.fetch_cycles is not None and totals.dense_fetch_cycles is not None:
-            name = escape(str((report.memory or {}).get("name", "memory")))
-            lines.append(
-                f"fetch cycles from {name}: {count_text(totals.dense_fetch_cycles)} dense, "
-                f"[b]{count_text(totals.fetch_cycles)}[/b] encoded"
-            )
-    if quality:
-        low, high = quality.drop_ci95
-        lines.append(
-            f"{escape(quality.metric)} on {count_text(quality.samples)} held-out samples: "
-            f"{percent_text(quality.baseline)} before, [b]{percent_text(quality.compressed)}[/b] after; "
-            f"drop {points_text(quality.drop)} points (95 % interval {points_text(low)} to {points_text(high)}), "
-            f"limit {points_text(quality.max_drop)}: {_verdict(quality.target_met, 'kept', 'NOT kept')}"
-        )
+    elif report.totals:
+        lines += _totals_lines(report, report.totals)
+    if report.quality:
+        lines.append(_quality_line(report.quality))
     if report.target:
         asked = escape(report.target.asked)
         lines.append(f"target {asked}: {_verdict(report.target.met, 'met', 'NOT met')}")
+    if report.shrunk:
+        lines.append(_shrunk_line(report.shrunk))
     if report.verification:
         checked = report.verification
         lines.append(
@@ -118,6 +102,59 @@ def summary(report: Report) -> list[str]:
         )
     lines += [f"[yellow]note:[/yellow] {escape(warning)}" for warning in report.warnings]
     return lines
+
+
+def _totals_lines(report: Report, totals: Totals) -> list[str]:
+    lines = [
+        (
+            f"[b]{count_text(totals.nonzeros)}[/b] of {count_text(totals.elements)} weights are not zero: "
+            f"sparsity {percent_text(totals.sparsity)}, compression rate [b]{rate_text(totals.compression_rate)}[/b]"
+        )
+    ]
+    sizes = [f"model {bytes_text(report.model.bytes)}"]
+    for name, size in (("packed", totals.packed_bytes), ("blob", totals.blob_bytes)):
+        if size is not None:
+            smaller = rate_text(report.model.bytes / size)
+            sizes.append(f"{name} [b]{bytes_text(size)}[/b] ({smaller} smaller)")
+    lines.append(", ".join(sizes))
+    if report.points and len(report.points) > 1:
+        best = min(report.points, key=lambda point: point.microseconds)
+        lanes = "" if best.decoder_lanes is None else f", {best.decoder_lanes} lanes"
+        lines.append(
+            f"fastest: {escape(best.memory)}, [b]{best.encoding}[/b]{lanes}, "
+            f"{count_text(best.fetch_cycles)} cycles, {best.microseconds:,.3g} µs"
+        )
+    if totals.fetch_cycles is not None and totals.dense_fetch_cycles is not None:
+        name = escape(str((report.memory or {}).get("name", "memory")))
+        lines.append(
+            f"fetch cycles from {name}: {count_text(totals.dense_fetch_cycles)} dense, "
+            f"[b]{count_text(totals.fetch_cycles)}[/b] encoded"
+        )
+    return lines
+
+
+def _quality_line(quality: Quality) -> str:
+    low, high = quality.drop_ci95
+    return (
+        f"{escape(quality.metric)} on {count_text(quality.samples)} held-out samples: "
+        f"{percent_text(quality.baseline)} before, [b]{percent_text(quality.compressed)}[/b] after; "
+        f"drop {points_text(quality.drop)} points (95 % interval {points_text(low)} to {points_text(high)}), "
+        f"limit {points_text(quality.max_drop)}: {_verdict(quality.target_met, 'kept', 'NOT kept')}"
+    )
+
+
+def _shrunk_line(shrunk: ShrinkReport) -> str:
+    parts = [
+        f"{name} {count_text(before)} -> [b]{count_text(after)}[/b]"
+        for name, (before, after) in (
+            ("parameters", shrunk.parameters),
+            ("multiply-adds", shrunk.multiply_adds),
+        )
+    ]
+    if shrunk.latency_ms:
+        before, after = shrunk.latency_ms
+        parts.append(f"latency {before:.3g} -> [b]{after:.3g}[/b] ms")
+    return ", ".join(parts)
 
 
 def _weights_table(report: Report) -> Table:
@@ -146,6 +183,68 @@ def _weights_table(report: Report) -> Table:
             cells += [bytes_text(weight.encoded_bytes or 0), weight.encoding or ""]
         if fetched:
             cells.append(count_text(weight.fetch_cycles or 0))
+        table.add_row(*cells)
+    return table
+
+
+def _fetch_table(weights: Sequence[WeightReport]) -> Table:
+    """What fetching each weight takes; parts that are nothing everywhere are left out."""
+    fetches = [weight.fetch for weight in weights if weight.fetch]
+    worked = any(fetch.stall_cycles for fetch in fetches)
+    energy = any(fetch.energy_pJ is not None for fetch in fetches)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("weight", overflow="fold")
+    table.add_column("as", no_wrap=True)
+    headings = ["fetched", "of peak", *(["µJ"] if energy else [])]
+    headings += ["memory", "decode", "stall"] if worked else []
+    for heading in (*headings, "cycles", "dense"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for weight in weights:
+        if weight.fetch is None:
+            continue
+        fetch = weight.fetch
+        cells = [escape(weight.name), weight.encoding or "", bytes_text(fetch.fetched_bytes)]
+        cells.append(percent_text(fetch.share_of_peak, 1))
+        if energy:
+            cells.append(f"{(fetch.energy_pJ or 0) / 1e6:.3g}")
+        if worked:
+            counts = (fetch.memory_cycles, fetch.decode_cycles, fetch.stall_cycles)
+            cells += [count_text(count) for count in counts]
+        cells += [count_text(fetch.cycles), count_text(weight.dense_fetch_cycles or 0)]
+        table.add_row(*cells)
+    return table
+
+
+def _points_tables(points: Sequence[DesignPoint]) -> list[Table]:
+    """A table for each memory, a row for each encoding and decoder."""
+    memories = dict.fromkeys(point.memory for point in points)
+    return [_points_table([p for p in points if p.memory == memory]) for memory in memories]
+
+
+def _points_table(points: Sequence[DesignPoint]) -> Table:
+    decoded = any(point.decoder_lanes is not None for point in points)
+    worked = any(point.stall_cycles for point in points)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        title=f"{escape(points[0].memory)}, dense {count_text(points[0].dense_fetch_cycles)} cycles",
+        title_justify="left",
+    )
+    table.add_column("encoding", no_wrap=True)
+    headings = [*(["lanes"] if decoded else []), "fetched", "of peak"]
+    headings += ["memory", "decode", "stall"] if worked else []
+    for heading in (*headings, "cycles", "gain", "µs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for point in points:
+        cells = [point.encoding, *([str(point.decoder_lanes)] if decoded else [])]
+        cells += [bytes_text(point.fetched_bytes), percent_text(point.share_of_peak, 1)]
+        if worked:
+            counts = (point.memory_cycles, point.decode_cycles, point.stall_cycles)
+            cells += [count_text(count) for count in counts]
+        gain = point.dense_fetch_cycles / max(1, point.fetch_cycles)
+        cells += [count_text(point.fetch_cycles), rate_text(gain), f"{point.microseconds:,.3g}"]
         table.add_row(*cells)
     return table
 

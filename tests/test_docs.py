@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import onnxprune
 from onnxprune import api
 from onnxprune.cli import command_names
 
@@ -44,6 +45,23 @@ def test_every_public_function_is_in_the_reference() -> None:
     members = re.search(r":members: (.+)", page)
     assert members is not None
     assert set(members[1].split(", ")) == set(api.__all__)
+    assert set(api.__all__) < set(onnxprune.__all__)
+
+
+def test_public_names_are_functions_and_classes_whatever_was_imported_before() -> None:
+    probe = """
+import onnxprune.search.space, onnxprune.compress, onnxprune.report
+import onnxprune, types
+from onnxprune.search.space import ladder
+assert ladder(4)
+for name in onnxprune.__all__:
+    value = getattr(onnxprune, name)
+    assert not isinstance(value, types.ModuleType), name
+    assert name == "__version__" or value.__doc__, name
+assert dir(onnxprune) == sorted(onnxprune.__all__)
+assert not hasattr(onnxprune, "nonsense")
+"""
+    subprocess.run([sys.executable, "-c", probe], check=True, cwd=ROOT)
 
 
 def test_commands_in_the_documentation_exist() -> None:

@@ -90,7 +90,9 @@ def pack(
     ] = "auto",
     runtime: Annotated[
         str,
-        typer.Option("--runtime", help="Whose constant folding to suit: onnxruntime, openvino."),
+        typer.Option(
+            "--runtime", help="Whose operators to suit: onnxruntime, openvino, reference."
+        ),
     ] = "onnxruntime",
     opset: Annotated[
         int | None,
@@ -147,6 +149,30 @@ def unpack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
     from onnxprune import api
 
     finish(api.unpack(model, output), as_json=as_json)
+
+
+@app.command()
+def shrink(
+    model: Model,
+    output: Output,
+    *,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="What outputs are compared on; random inputs when left out."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Random samples when there are no data.")
+    ] = 8,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove channels that pruning left dead, with unchanged outputs.
+
+    Example: onnxprune shrink pruned.onnx -o small.onnx
+    """
+    from onnxprune import api
+
+    finish(api.shrink(model, output, data=data, samples=samples, seed=seed or 0), as_json=as_json)
 
 
 @app.command()

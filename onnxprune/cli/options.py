@@ -83,7 +83,11 @@ Metric = Annotated[
 ]
 Memory = Annotated[
     str | None,
-    typer.Option("--memory", help="Memory that the blob is fetched from.", show_default=False),
+    typer.Option(
+        "--memory",
+        help="Memory that the blob is fetched from: a name, or a YAML file.",
+        show_default=False,
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")]
 Exclude = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnxprune
 from onnxprune import hardware
+from onnxprune.memories import find_memory
 from onnxprune.plan import Plan
 from onnxprune.report import SearchReport, SplitSizes, TrialReport
 from onnxprune.search.controller import Problem, Trial
@@ -110,7 +111,7 @@ def _space(study: Study, recipe: Recipe, unit: Unit) -> Space:
             weights, lambda weight, array: hardware.encoded_bytes(weight, array, encoding), 0.0
         )
     if unit == "cycles":
-        memory = hardware.find_memory(recipe.estimate.memory)
+        memory = find_memory(recipe.estimate.memory)
         return measured_space(
             weights,
             lambda w, array: hardware.cycles_of(hardware.encoded_bytes(w, array, encoding), memory),

@@ -27,6 +27,10 @@ def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
         return None
     if len(node.attributes) != 1 or any(a.is_ref() for a in node.attributes.values()):
         return None
+    (attribute,) = node.attributes.values()
+    if attribute.type == ir.AttributeType.TENSOR:
+        # onnx-ir's own get_const_tensor names the tensor, which writes into the user's model.
+        return attribute.as_tensor()
     return ir.convenience.get_const_tensor(value)
 
 

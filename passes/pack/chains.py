@@ -52,7 +52,7 @@ def _bitmask(
 ) -> ir.Value:
     bits = builder.bits(parts["bits"], length)
     rank = builder.running_sum(bits, length, 1, length)
-    return builder.pick(values, builder.op("Mul", rank, bits))
+    return builder.pick(values, builder.op("Mul", rank, bits), length)
 
 
 def _delta(
@@ -89,10 +89,10 @@ def _rice(
     rank = builder.running_sum(bits, length, 1, stored)
     number = builder.op("Mul", rank, bits)
     fields = builder.fields(_planes(parts, "low", code.low), planes_of(code.low), plus=1)
-    advance = builder.pick(fields, number)
+    advance = builder.pick(fields, number, length)
     after = builder.running_sum(advance, length, 1 << code.low, elements)
     place = builder.op("Add", after, builder.number(-1))
-    return builder.scatter(base, place, builder.pick(values, number))
+    return builder.scatter(base, place, builder.pick(values, number, length))
 
 
 def _planes(parts: Mapping[str, ir.Value], name: str, width: int) -> list[ir.Value]:

@@ -33,7 +33,7 @@ POSITIONS = (AUTO, *dict.fromkeys(code.name for code in ALL_CODES))
 WEIGHT_BYTES = 90
 """About what a weight costs in the file beside its share of a stream: a node, its shape, names."""
 
-SLOWER_BYTES = 0.035
+SLOWER_BYTES = 0.04
 """A large weight takes a code that loads slower only where it saves this share of its bytes."""
 
 

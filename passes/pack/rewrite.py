@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from passes.constants import freeze_constants
 from passes.pack.builder import Builder, Names
 from passes.pack.marks import Marks, read_marks
 from passes.pack.plan import AUTO, codes_for, make_item, plan_streams
@@ -103,7 +104,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
         places = {number: found for number, found in places.items() if found}
         if places:
             Marks(names.prefix, places).write(model)
-            _drop_constant_inputs(model)
+            freeze_constants(model)
         return ir.passes.PassResult(model, modified=bool(places))
 
     def why_dense(self, model: ir.Model, value: ir.Value) -> str | None:
@@ -196,13 +197,3 @@ def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
         graph.inputs.remove(old)
     new.name, new.type, new.shape = name, old.type, old.shape
     old.replace_all_uses_with(new)
-
-
-def _drop_constant_inputs(model: ir.Model) -> None:
-    """Before IR version 4 constants had to be listed as inputs; what chains read is not."""
-    if (model.ir_version or 0) >= 4:
-        return
-    model.ir_version = 4
-    graph = model.graph
-    for value in [value for value in graph.inputs if value.is_initializer()]:
-        graph.inputs.remove(value)

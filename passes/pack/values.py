@@ -136,8 +136,8 @@ def kmeans(
     Started from evenly spaced centres, which keeps large weights (Han et al. 2016, "Deep
     Compression"), and from quantiles; the better one is taken. Both are deterministic.
     """
-    distinct, inverse = np.unique(values, return_inverse=True)
-    points = distinct.astype(np.float64)
+    points = np.unique(values).astype(np.float64)
+    inverse = np.searchsorted(points, values)
     mass = np.bincount(inverse, weights=np.maximum(weights, 1e-12)).astype(np.float64)
     if points.size <= size:
         return points
@@ -146,14 +146,12 @@ def kmeans(
         np.linspace(points[0], points[-1], size),
         np.interp(shares, (np.cumsum(mass) - mass / 2) / mass.sum(), points),
     )
-    found: list[NDArray[np.float64]] = [
-        _lloyd(points, mass, np.unique(np.asarray(start, np.float64))) for start in starts
-    ]
+    found = [_lloyd(points, mass, np.unique(start)) for start in starts]
     return min(found, key=lambda centres: _distortion(points, mass, centres))
 
 
 def _lloyd(
-    points: NDArray[np.float64], mass: NDArray[np.float64], centres: NDArray[np.float64]
+    points: NDArray[np.float64], mass: NDArray[Any], centres: NDArray[Any]
 ) -> NDArray[np.float64]:
     masses = np.concatenate([[0], np.cumsum(mass)])
     moments = np.concatenate([[0], np.cumsum(mass * points)])
@@ -169,6 +167,6 @@ def _lloyd(
 
 
 def _distortion(
-    points: NDArray[np.float64], mass: NDArray[np.float64], centres: NDArray[np.float64]
+    points: NDArray[np.float64], mass: NDArray[Any], centres: NDArray[np.float64]
 ) -> float:
     return float((mass * (points - centres[nearest(centres, points)]) ** 2).sum())

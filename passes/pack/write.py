@@ -88,7 +88,9 @@ def _codebook_values(
     index = builder.fields(planes, planes_of(width))
     fill = stream.items[0].fill.reshape(1)
     book = builder.data(codebook, ir.DataType.from_numpy(codebook.dtype))
-    values = builder.op("Concat", builder.constant(fill), builder.pick(book, index), axis=0)
+    values = builder.op(
+        "Concat", builder.constant(fill), builder.pick(book, index, entries.size), axis=0
+    )
     return values, entries.size + 1
 
 

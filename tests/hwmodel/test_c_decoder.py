@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -9,16 +10,18 @@ import shutil
 import struct
 import subprocess
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwmodel.blob import CHECKED, PREAMBLE, BlobEntry, open_blob, write_blob
-from hwmodel.blob_index import RECORD
+from hwmodel.blob_index import read_record, write_index
 from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.errors import BlobError
 from hwmodel.tensor import DTYPES, TensorSpec
+from hwmodel.varint import Cursor
 
 SOURCES = Path(__file__).parents[2] / "hwmodel" / "decoder" / "c"
 DRIVER = Path(__file__).parent / "c" / "swb_driver.c"
@@ -70,6 +73,7 @@ def expected(blob: bytes, path: Path) -> bytes:
     with opened:
         told.write(struct.pack("<qQ", 0, len(opened.tensors)))
         for tensor in opened.tensors:
+            told.write(tensor.spec.name.encode())
             try:
                 array = as_stored(opened.read(tensor.spec.name))
             except BlobError:
@@ -126,40 +130,46 @@ def test_all_encodings_decode_alike(decoder: Path, tmp_path: Path) -> None:
     assert told == b"".join(expected(blob, tmp_path / "b.swb") for blob in blobs)
 
 
-def seal(content: bytearray) -> bytes:
-    """The blob with all checksums made right again, so that damage has to be found otherwise."""
-    magic, version, _, offset, length, count = PREAMBLE.unpack(content[: PREAMBLE.size])
-    for number in range(count):
-        start = offset + RECORD.size * number
-        for segment in range(4):
-            place = start + 104 + 24 * segment
-            first, size = struct.unpack_from("<QQ", content, place)
-            if first + size <= len(content) and size:
-                crc = zlib.crc32(content[first : first + size])
-                struct.pack_into("<I", content, place + 16, crc)
-    head = PREAMBLE.pack(magic, version, 0, offset, length, count)
-    crc = zlib.crc32(content[offset : offset + length], zlib.crc32(head[CHECKED:]))
-    content[: PREAMBLE.size] = PREAMBLE.pack(magic, version, crc, offset, length, count)
-    return bytes(content)
+def seal(content: bytes, index: bytes, end: int) -> bytes:
+    """A blob of these data and this index, its preamble right."""
+    fields = (end, len(index), 1)
+    head = PREAMBLE.pack(content[:8], 2, 0, *fields)
+    crc = zlib.crc32(index, zlib.crc32(head[CHECKED:]))
+    return PREAMBLE.pack(content[:8], 2, crc, *fields) + content[PREAMBLE.size : end] + index
 
 
 def mutate(blob: bytes, draw: random.Random) -> bytes:
-    """A hostile blob: a few bits or bytes of a segment or of a record differ, checksums are right."""
-    content = bytearray(blob)
-    _, _, _, offset, _, _ = PREAMBLE.unpack(content[: PREAMBLE.size])
-    segments = [
-        struct.unpack_from("<QQ", content, offset + 104 + 24 * segment) for segment in range(4)
-    ]
-    places = [(first, size) for first, size in segments if size]
-    if draw.random() < 0.3:
-        places = [(offset + 8, RECORD.size - 8)]  # any field but the name's
+    """A hostile blob of one tensor: a few bits or bytes of its data or its record differ.
+
+    Checksums are made right again, so that damage has to be found otherwise.
+    """
+    _, _, _, end, _, _ = PREAMBLE.unpack(blob[: PREAMBLE.size])
+    data, index = bytearray(blob[:end]), bytearray(blob[end:])
+    record, header = read_record(Cursor(bytes(index)), b"")
+    name = index.index(record.name)
+    kind = draw.random()
     for _ in range(draw.choice([1, 1, 2, 5])):
-        first, size = draw.choice(places)
-        place = first + draw.randrange(size)
-        content[place] = draw.choice(
-            [content[place] ^ 1 << draw.randrange(8), 0, 0xFF, draw.randrange(256)]
+        if kind < 0.4 and sum(record.lengths):
+            target, place = data, draw.randrange(PREAMBLE.size, end)
+        elif kind < 0.7 and record.header:
+            target, place = index, header + draw.randrange(len(record.header))
+        else:
+            target, place = index, draw.randrange(len(index))
+        if target is index and name <= place < name + len(record.name):
+            continue  # the C decoder does not look at names
+        target[place] = draw.choice(
+            [target[place] ^ 1 << draw.randrange(8), 0, 0xFF, draw.randrange(256)]
         )
-    return seal(content)
+    with contextlib.suppress(BlobError):  # a record that can still be read gets right checksums
+        record, _ = read_record(Cursor(bytes(index)), b"")
+        place, crcs = PREAMBLE.size, []
+        for length in record.lengths:
+            crcs.append(zlib.crc32(data[place : place + length]))
+            place += -(-length // 64) * 64
+        again = write_index([replace(record, crcs=tuple(crcs))])
+        if len(again) == len(index):
+            index = bytearray(again)
+    return seal(bytes(data), bytes(index), end)
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])

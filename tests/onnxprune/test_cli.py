@@ -73,6 +73,27 @@ def test_prune_pack_encode_decode_estimate_verify(call, mlp: Path, tmp_path: Pat
     assert "FAILED" in out
 
 
+def test_estimate_compares_memories_encodings_and_decoders(call, mlp: Path, tmp_path: Path) -> None:
+    points = tmp_path / "points.csv"
+    status, out, error = call(
+        *("estimate", mlp, "--memory", "ddr4-2400,sram-rp2040", "--encoding", "bitmask,rice"),
+        *("--decoder-lanes", "1,4", "--chunk", "16", "-o", points),
+    )
+    assert (status, error) == (0, "")
+    for text in ("ddr4-2400, dense", "sram-rp2040, dense", "lanes", "stall", "fastest: "):
+        assert text in out
+    assert len(points.read_text(encoding="utf-8").splitlines()) == 1 + 8 * 3
+    status, out, _ = call("estimate", mlp, "--decoder-lanes", "2", "--encoding", "rice")
+    assert status == 0
+    assert "fc0.weight" in out
+    assert "of peak" in out
+    for wrong in (("--decoder-lanes", "1,x"), ("--memory", "ddr9"), ("-o", tmp_path / "p.txt")):
+        status, out, error = call("estimate", mlp, *wrong)
+        assert (status, out) == (2, "")
+        assert error.count("\n") == 1
+    assert not (tmp_path / "p.txt").exists()
+
+
 def test_global_allocation_differs_from_uniform_at_the_same_total(
     call, mlp: Path, tmp_path: Path
 ) -> None:

@@ -2,16 +2,11 @@
 
 #include "swb_internal.h"
 
-enum { ALIGNMENT = 64, RECORD = 200, MAX_RANK = 8, MAX_EXPANSION = 65536 };
+enum { ALIGNMENT = 64, MAX_RANK = 8, MAX_EXPANSION = 65536 };
 enum { FLOAT16 = 1, BFLOAT16, FLOAT32, FLOAT64, INT8, UINT8, INT4, UINT4 };
 static const uint64_t LARGEST = (uint64_t)1 << 40; /* axis and chunk */
 
 static uint64_t u64(const uint8_t *p) { return (uint64_t)u32(p) | (uint64_t)u32(p + 4) << 32; }
-
-static int32_t i32(const uint8_t *p) {
-    uint32_t raw = u32(p);
-    return raw < 0x80000000u ? (int32_t)raw : (int32_t)(raw - 0x80000000u) + (-0x7FFFFFFF - 1);
-}
 
 static uint32_t crc32(const uint8_t *p, uint64_t size, uint32_t crc) {
     crc = ~crc;
@@ -65,7 +60,7 @@ static int check_shape(swb_tensor *t, uint64_t limit) {
     uint64_t rows = t->rank ? t->shape[0] : 1, columns = 1, step;
     int empty = 0;
     for (unsigned i = 0; i < MAX_RANK; i++) {
-        if (t->shape[i] > LARGEST || (i >= t->rank && t->shape[i]))
+        if (t->shape[i] > LARGEST)
             return 0;
         empty |= i < t->rank && !t->shape[i];
     }
@@ -99,52 +94,104 @@ static int check_shape(swb_tensor *t, uint64_t limit) {
     return 1;
 }
 
-/* One record; *stored is where the segment before it ends, and then where its last one does. */
-static int read_record(const swb_file *file, uint32_t number, swb_tensor *t, uint64_t *stored,
-                       uint64_t limit) {
-    const uint8_t *p = file->index + (size_t)RECORD * number;
-    uint64_t end = (uint64_t)(file->index - file->bytes);
-    uint64_t index_bytes = file->size - end;
-    swb_segment *segments[4] = {&t->header, &t->book, &t->pointers, &t->data};
-    uint32_t name = u32(p);
-    memset(t, 0, sizeof *t);
-    t->name_bytes = u32(p + 4);
-    if (name > index_bytes || t->name_bytes > index_bytes - name)
-        return SWB_DAMAGED;
-    t->name = (const char *)file->index + name;
-    t->dtype = p[8], t->encoding = p[9], t->codebook = p[10], t->rank = p[11];
-    t->zero_point = i32(p + 12);
-    t->chunk = u64(p + 16);
-    t->align = u32(p + 24);
-    for (int i = 0; i < 3; i++)
-        t->own[i] = i32(p + 28 + 4 * i);
-    for (int i = 0; i < MAX_RANK; i++)
-        t->shape[i] = u64(p + 40 + 8 * i);
-    for (int i = 0; i < 4; i++) {
-        const uint8_t *place = p + 104 + 24 * i;
-        uint64_t offset = u64(place);
-        segments[i]->size = u64(place + 8);
-        segments[i]->crc32 = u32(place + 16);
-        if (u32(place + 20) || (!segments[i]->size && (offset || segments[i]->crc32)))
-            return SWB_DAMAGED;
-        if (!segments[i]->size)
-            continue;
-        if (offset < *stored || offset % ALIGNMENT || offset > end ||
-            segments[i]->size > end - offset)
-            return SWB_DAMAGED;
-        segments[i]->bytes = file->bytes + offset;
-        *stored = offset + segments[i]->size;
+/* A place in the index. */
+typedef struct {
+    const uint8_t *place, *end;
+    int wrong;
+} cursor;
+
+static const uint8_t *bytes_at(cursor *c, uint64_t count) {
+    const uint8_t *here = c->place;
+    if (count > (uint64_t)(c->end - c->place)) {
+        c->wrong = 1;
+        return NULL;
     }
-    if (t->encoding < DENSE || t->encoding > ENTROPY || t->codebook > 1 || t->rank > MAX_RANK ||
-        t->chunk > LARGEST || !t->align || t->align > 65536 || t->align & (t->align - 1))
+    c->place += count;
+    return here;
+}
+
+/* The next number: seven bits in a byte, lowest first, no byte more than needed. */
+static uint64_t number(cursor *c) {
+    uint64_t value = 0;
+    for (unsigned i = 0; i < 10; i++) {
+        const uint8_t *byte = bytes_at(c, 1);
+        if (!byte)
+            return 0;
+        if (i == 9 && *byte > 1)
+            break;
+        value |= (uint64_t)(*byte & 127) << 7 * i;
+        if (*byte < 128) {
+            if (i && !*byte)
+                break;
+            return value;
+        }
+    }
+    c->wrong = 1;
+    return 0;
+}
+
+/* The next signed number, if it is a small one. */
+static int32_t small(cursor *c) {
+    uint64_t value = number(c);
+    if (value > 0xFFFF)
+        c->wrong = 1;
+    return value & 1 ? -(int32_t)(value & 0xFFFF) / 2 - 1 : (int32_t)(value & 0xFFFF) / 2;
+}
+
+/* A segment at the next aligned place of the data. */
+static int read_segment(const swb_file *file, swb_segment *segment, uint64_t *stored) {
+    uint64_t end = (uint64_t)(file->index - file->bytes);
+    uint64_t place = ceil_div(*stored, ALIGNMENT) * ALIGNMENT;
+    if (!segment->size)
+        return 0;
+    if (place > end || segment->size > end - place)
+        return -1;
+    segment->bytes = file->bytes + place;
+    *stored = place + segment->size;
+    return 0;
+}
+
+/* The record at a cursor; *stored is where the segment before it ends, and then where its last does. */
+static int read_record(const swb_file *file, cursor *c, swb_tensor *t, uint64_t *stored,
+                       uint64_t limit) {
+    static const uint8_t OWN[14] = {[TWO_LEVEL] = 1, [NM] = 2, [BLOCK] = 2, [RUN_LENGTH] = 1,
+                                    [RELATIVE_INDEX] = 1, [ELIAS_FANO] = 1, [RICE] = 1};
+    swb_segment *segments[3] = {&t->book, &t->pointers, &t->data};
+    const uint8_t *p = bytes_at(c, 4);
+    memset(t, 0, sizeof *t);
+    if (!p || p[1] < DENSE || p[1] > ENTROPY || (p[2] & 15) > 1 || p[2] >> 4 > MAX_RANK || p[3] > 16)
         return SWB_DAMAGED;
+    t->dtype = p[0], t->encoding = p[1], t->codebook = p[2] & 15, t->rank = p[2] >> 4;
+    t->align = (uint32_t)1 << p[3];
+    t->zero_point = small(c);
+    for (int i = 0; i < OWN[t->encoding]; i++)
+        t->own[i] = small(c);
+    t->chunk = number(c);
+    for (unsigned i = 0; i < t->rank; i++)
+        t->shape[i] = number(c);
+    t->name_shared = number(c);
+    t->name_bytes = number(c);
+    t->name = (const char *)bytes_at(c, t->name_bytes);
+    t->header.size = number(c);
+    t->header.bytes = bytes_at(c, t->header.size);
+    for (int i = 0; i < 3; i++)
+        segments[i]->size = number(c);
+    for (int i = 0; i < 3; i++)
+        if (segments[i]->size && !c->wrong && (p = bytes_at(c, 4)))
+            segments[i]->crc32 = u32(p);
+    if (c->wrong || t->chunk > LARGEST)
+        return SWB_DAMAGED;
+    for (int i = 0; i < 3; i++)
+        if (read_segment(file, segments[i], stored))
+            return SWB_DAMAGED;
     return check_own(t) && check_dtype(t) && check_shape(t, limit) ? SWB_OK : SWB_DAMAGED;
 }
 
 int swb_open(swb_file *file, const void *bytes, size_t size) {
     static const uint8_t MAGIC[12] = {0x89, 'S', 'W', 'B', '\r', '\n', 0x1A, '\n', 2, 0, 0, 0};
     const uint8_t *p = bytes;
-    uint64_t offset, length, limit, stored = ALIGNMENT, named;
+    uint64_t offset, length, limit, stored = ALIGNMENT, named = 0;
+    cursor c = {NULL, NULL, 0};
     if (size < ALIGNMENT || memcmp(p, MAGIC, sizeof MAGIC))
         return SWB_NOT_A_BLOB;
     offset = u64(p + 16);
@@ -155,32 +202,52 @@ int swb_open(swb_file *file, const void *bytes, size_t size) {
     file->size = size;
     file->index = p + offset;
     file->tensors = u32(p + 32);
-    if (crc32(file->index, length, crc32(p + 16, ALIGNMENT - 16, 0)) != u32(p + 12) ||
-        file->tensors > length / RECORD)
+    if (crc32(file->index, length, crc32(p + 16, ALIGNMENT - 16, 0)) != u32(p + 12))
         return SWB_DAMAGED;
+    c.place = file->index, c.end = p + size;
     limit = offset > UINT64_MAX / MAX_EXPANSION ? UINT64_MAX : offset * MAX_EXPANSION;
-    named = (uint64_t)RECORD * file->tensors;
     for (uint32_t i = 0; i < file->tensors; i++) {
         swb_tensor t;
-        if (read_record(file, i, &t, &stored, limit) ||
-            u32(file->index + (size_t)RECORD * i) != named)
+        if (read_record(file, &c, &t, &stored, limit) || t.name_shared > named)
             return SWB_DAMAGED;
         limit -= ceil_div(t.elements * t.value_bits, 8);
-        named += t.name_bytes;
+        named = t.name_shared + t.name_bytes;
     }
-    return named == length ? SWB_OK : SWB_DAMAGED;
+    return c.place == c.end ? SWB_OK : SWB_DAMAGED;
 }
 
-int swb_get(const swb_file *file, uint32_t number, swb_tensor *tensor) {
+int swb_get(const swb_file *file, uint32_t wanted, swb_tensor *tensor) {
     uint64_t stored = ALIGNMENT;
-    if (number >= file->tensors)
+    cursor c = {file->index, file->bytes + file->size, 0};
+    if (wanted >= file->tensors)
         return SWB_NO_SUCH;
-    return read_record(file, number, tensor, &stored, UINT64_MAX);
+    for (uint32_t i = 0; i <= wanted; i++)
+        if (read_record(file, &c, tensor, &stored, UINT64_MAX))
+            return SWB_DAMAGED;
+    return SWB_OK;
+}
+
+int swb_name(const swb_file *file, uint32_t wanted, char *name, size_t size) {
+    uint64_t stored = ALIGNMENT;
+    cursor c = {file->index, file->bytes + file->size, 0};
+    swb_tensor t;
+    if (wanted >= file->tensors)
+        return SWB_NO_SUCH;
+    for (uint32_t i = 0; i <= wanted; i++) {
+        if (read_record(file, &c, &t, &stored, UINT64_MAX))
+            return SWB_DAMAGED;
+        if (t.name_shared >= size || t.name_bytes >= size - t.name_shared)
+            return SWB_TOO_SMALL;
+        if (t.name_bytes)
+            memcpy(name + t.name_shared, t.name, (size_t)t.name_bytes);
+    }
+    name[t.name_shared + t.name_bytes] = 0;
+    return SWB_OK;
 }
 
 int swb_check(const swb_tensor *t) {
-    const swb_segment *segments[4] = {&t->header, &t->book, &t->pointers, &t->data};
-    for (int i = 0; i < 4; i++)
+    const swb_segment *segments[3] = {&t->book, &t->pointers, &t->data};
+    for (int i = 0; i < 3; i++)
         if (crc32(segments[i]->bytes, segments[i]->size, 0) != segments[i]->crc32)
             return SWB_DAMAGED;
     return SWB_OK;

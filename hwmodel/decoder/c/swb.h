@@ -41,8 +41,8 @@ typedef struct {
 } swb_segment;
 
 typedef struct {
-    const char *name; /* UTF-8, not ended by a zero */
-    uint32_t name_bytes;
+    const char *name; /* what follows the bytes shared with the name before; swb_name has all of it */
+    uint64_t name_bytes, name_shared;
     unsigned dtype, encoding, codebook, rank;
     int32_t zero_point;
     uint64_t chunk, shape[8];
@@ -62,6 +62,10 @@ int swb_open(swb_file *file, const void *bytes, size_t size);
 
 /* The tensor of that number. */
 int swb_get(const swb_file *file, uint32_t number, swb_tensor *tensor);
+
+/* The name of the tensor of that number, ended by a zero. Writes names before it on the way, so the
+ * buffer must hold the longest of them. */
+int swb_name(const swb_file *file, uint32_t number, char *name, size_t size);
 
 /* Check the checksums of a tensor's segments; swb_decode does not. */
 int swb_check(const swb_tensor *tensor);

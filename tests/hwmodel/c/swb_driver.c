@@ -2,6 +2,7 @@
  * each what the decoder said of it and all tensors, whole and chunk by chunk. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "swb.h"
 
@@ -27,6 +28,10 @@ int main(void) {
             swb_tensor t;
             if (swb_get(&file, i, &t))
                 return 4; /* swb_open has looked at it */
+            char name[4096];
+            if (swb_name(&file, i, name, sizeof name))
+                return 6;
+            write_all(name, strlen(name));
             size_t length = (size_t)t.elements * t.value_bytes;
             uint8_t *out = malloc(length ? length : 1);
             int whole = swb_check(&t);

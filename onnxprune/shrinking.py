@@ -1,0 +1,100 @@
+"""The ``shrink`` command: the smaller model, proof that it computes the same, and what it saves."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from onnxprune.data import load_data
+from onnxprune.errors import ModelError
+from onnxprune.files import check_parent
+from onnxprune.inventory import totals_of, weight_reports
+from onnxprune.model_io import load_model, model_bytes, save_model
+from onnxprune.packing import run_pass
+from onnxprune.report import Report, ShrinkReport, describe_model
+from onnxprune.runtime import Session
+from onnxprune.verify import compare_models, random_samples
+from passes.pack import read_marks
+from passes.shrink import ShrinkPass, size_of
+from passes.weights import collect_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnxprune.data import Dataset
+    from onnxprune.packing import Check
+    from onnxprune.report import Verification
+
+RELATIVE = 1e-4
+"""Outputs may differ by this share of the largest magnitude of an output: sums of floats in another
+order."""
+
+ROUNDS = 21
+
+
+def shrink_model(source: Path, output: Path, check: Check) -> Report:
+    """Shrink a file.
+
+    Raises:
+        OnnxPruneError: when an argument cannot be used, or the result cannot be written.
+    """
+    check_parent(output)
+    model = load_model(source)
+    if read_marks(model) is not None:
+        msg = f"'{source}' is packed; unpack it first, shrink it, and pack it again"
+        raise ModelError(msg)
+    described = describe_model(source, model)
+    before, original = size_of(model), model_bytes(model)
+    run_pass(ShrinkPass(), model)
+    after = size_of(model)
+    written = save_model(model, output)
+    sessions = Session(original, threads=1), Session(output, threads=1)
+    data = (
+        random_samples(sessions[0], check.samples, check.seed)
+        if check.data is None
+        else load_data(check.data, sessions[0].inputs)
+    )
+    weights = weight_reports(collect_weights(model).weights)
+    shrunk = ShrinkReport(
+        (before.parameters, after.parameters),
+        (before.multiply_adds, after.multiply_adds),
+        (len(original), written),
+        _latencies(sessions, data),
+    )
+    return Report(
+        "shrink",
+        described,
+        seed=check.seed,
+        weights=weights,
+        totals=totals_of(weights, model_bytes=written),
+        verification=_verify(sessions, data),
+        shrunk=shrunk,
+        warnings=_warnings(shrunk),
+    )
+
+
+def _verify(sessions: tuple[Session, Session], data: Dataset) -> Verification:
+    loose = compare_models(*sessions, data, rtol=0.0, atol=float("inf"))
+    scale = loose.max_abs_error / loose.max_rel_error if loose.max_rel_error else 0.0
+    return compare_models(*sessions, data, rtol=RELATIVE, atol=RELATIVE * scale)
+
+
+def _latencies(sessions: tuple[Session, Session], data: Dataset) -> tuple[float, float]:
+    """Medians over the first sample, the two in turn so that noise meets both."""
+    feeds = {name: array[:1] for name, array in data.inputs.items()}
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        for session, found in zip(sessions, times, strict=True):
+            start = time.perf_counter()
+            session.run(feeds)
+            found.append(time.perf_counter() - start)
+    first, second = (round(statistics.median(found) * 1e3, 4) for found in times)
+    return first, second
+
+
+def _warnings(shrunk: ShrinkReport) -> tuple[str, ...]:
+    if shrunk.parameters[0] != shrunk.parameters[1]:
+        return ()
+    reason = "no channel is without weights or without readers; prune whole channels to make some"
+    return (f"nothing is dead: {reason}",)

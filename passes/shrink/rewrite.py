@@ -1,0 +1,87 @@
+"""The pass that removes channels that are dead, until none is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from passes.constants import freeze_constants
+from passes.shrink.elementwise import BY_ELEMENT
+from passes.shrink.facts import Walk
+from passes.shrink.layers import LAYERS
+from passes.shrink.movement import MOVEMENT
+from passes.shrink.recurrent import RECURRENT
+from passes.shrink.shapes import infer_shapes
+
+RULES = LAYERS | BY_ELEMENT | MOVEMENT | RECURRENT
+"""What each operator does with channels: the only place that knows operators."""
+
+
+@dataclass(frozen=True)
+class ShrinkPass(ir.passes.InPlacePass):
+    """Removes channels and hidden units that cannot change any output.
+
+    A channel goes when all that read it have zero weights for it, or when it holds a constant that
+    they can take into their biases. Outputs stay equal up to the rounding of floating-point
+    numbers, as long as no activation is infinite or NaN. Inputs and outputs of the model are never
+    touched; neither are bodies of functions and of control flow, nor weights that several nodes
+    read.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Shrink to a fixed point; ``modified`` is True when anything was removed."""
+        before = model.ir_version, list(model.graph.inputs)
+        freeze_constants(model)
+        modified = False
+        while _shrink_once(model):
+            modified = True
+        if not modified:
+            model.ir_version, inputs = before
+            model.graph.inputs[:] = inputs
+        return ir.passes.PassResult(model, modified)
+
+
+def _shrink_once(model: ir.Model) -> bool:
+    graph = model.graph
+    walk = Walk(infer_shapes(model), model.opset_imports.get("", 0))
+    for node in graph:
+        rule = RULES.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+        with np.errstate(all="ignore"):
+            if rule is None or not rule(walk, node):
+                walk.block(*node.inputs)
+        for inner in _inner_nodes(node):
+            walk.block(*inner.inputs)
+    walk.block(*graph.outputs)
+    changed = True
+    while changed:  # keeping one may only keep more
+        changed = any(list(map(walk.units.keep_one, (f.units for f in walk.channels.values()))))
+    changes = [action() for action in walk.actions]
+    if not any(changes):
+        return False
+    _forget_shapes(graph)
+    return True
+
+
+def _inner_nodes(node: ir.Node) -> list[ir.Node]:
+    """All nodes of the graphs that a node holds; they may read values of the graph around it."""
+    inner: list[ir.Node] = []
+    for attribute in node.attributes.values():
+        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
+            inner += attribute.as_graph().all_nodes()
+        elif isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPHS:
+            for graph in attribute.as_graphs():
+                inner += graph.all_nodes()
+    return inner
+
+
+def _forget_shapes(graph: ir.Graph) -> None:
+    """Sizes of values inside the graph have changed; constants that nobody reads go."""
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_input() and not value.is_graph_output():
+            del graph.initializers[name]

@@ -1,0 +1,38 @@
+"""The examples run as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_is_a_test_for_each_example() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        assert f'load("{path.stem}")' in text
+
+
+def test_compress_a_model(tmp_path: Path, capsys) -> None:
+    report = load("compress_a_model").main(tmp_path / "run", trials=6)
+    assert report.totals.compression_rate > 1
+    assert "points lost" in capsys.readouterr().out
+
+
+def test_models_in_memory(models_folder: Path) -> None:
+    size = load("models_in_memory").main()
+    assert size < (models_folder / "lenet5.onnx").stat().st_size / 3
+
+
+def test_your_own_data(tmp_path: Path) -> None:
+    report = load("your_own_data").main(tmp_path / "run", trials=4)
+    assert report.quality.metric == "top1"
