@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -14,19 +15,18 @@ from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
 from onnxprune.model_io import load_model, model_bytes, save_model
-from onnxprune.plan import Plan, load_plan, masks_of
+from onnxprune.one_shot import OneShot, prune_one_shot
+from onnxprune.plan import load_plan
 from onnxprune.report import Report, describe_file, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
 from onnxprune.verify import compare_models
-from passes.allocation import global_threshold, uniform
-from passes.apply import ApplyMasksPass
+from passes.assign import AssignConstantsPass
 from passes.pack import PackWeightsPass, packed_names
-from passes.saliency import magnitude
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from onnxprune.data import DataSource
     from passes.weights import Collection
@@ -62,33 +62,64 @@ def prune(
     *,
     sparsity: float | None = None,
     plan: PathLike | None = None,
-    allocation: Literal["uniform", "global"] = "uniform",
+    data: DataSource | None = None,
+    options: OneShot | None = None,
     nodes_to_exclude: Sequence[str] = (),
     op_types_to_prune: Sequence[str] | None = None,
+    threads: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
-    """Prune by magnitude in one pass and write the model, dense with zeros.
+    """Prune in one shot, without search and without labels, and write the model, dense with zeros.
 
     Args:
         model: path of an ONNX file.
         output: path to write.
-        sparsity: share of all prunable weights to set to zero, 0 to 1.
+        sparsity: share of all prunable weights to set to zero, 0 to 1; an N:M pattern needs none.
         plan: JSON file with sparsity by weight or node name, instead of ``sparsity``.
-        allocation: how ``sparsity`` is shared: the same everywhere, or one global threshold.
+        data: calibration samples (see :mod:`onnxprune.data`), all of which are used up to 1,024;
+            ``"random"`` for seeded random inputs. Magnitude needs none.
+        options: method, allocation, pattern and the rest; magnitude with ``uniform`` when None.
         nodes_to_exclude: nodes or weights to leave dense.
         op_types_to_prune: prune only weights that these operators read.
+        threads: of onnxruntime.
+        progress: called with a step's name, how much of it is done, and how much there is.
 
     Raises:
-        ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
+        ModelError, RecipeError, DataError, OutputError: when one of the arguments cannot be used.
     """
+    options = options or OneShot()
     source = Path(model)
     check_parent(Path(output))
     loaded = load_model(source)
     collection = select(collect_weights(loaded), nodes_to_exclude, op_types_to_prune)
-    chosen = _plan(collection, sparsity, plan, allocation)
-    ApplyMasksPass(masks_of(collection.weights, chosen.keep))(loaded)
+    if sparsity is not None and plan is not None:
+        msg = "give either a sparsity (--sparsity) or a plan (--plan), not both"
+        raise RecipeError(msg)
+    pruned = prune_one_shot(
+        loaded,
+        collection.weights,
+        options,
+        sparsity=sparsity,
+        keep=None if plan is None else load_plan(Path(plan), collection.weights).keep,
+        data=data,
+        threads=threads,
+        progress=progress,
+    )
+    run_pass(AssignConstantsPass(pruned.constants), loaded)
     save_model(loaded, output)
-    methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
-    return _report("prune", source, loaded, collection, methods=methods)
+    weights = tuple(
+        replace(weight, pattern=options.pattern) for weight in weight_reports(collection.weights)
+    )
+    return _report(
+        "prune",
+        source,
+        loaded,
+        collection,
+        seed=options.seed,
+        weights=weights,
+        methods=pruned.methods,
+        warnings=pruned.warnings,
+    )
 
 
 def pack(model: PathLike, output: PathLike) -> Report:
@@ -227,25 +258,6 @@ def run_pass(step: ir.passes.InPlacePass, model: ir.Model) -> None:
         step(model)
     except ir.passes.PreconditionError as error:
         raise ModelError(str(error)) from error
-
-
-def _plan(
-    collection: Collection, sparsity: float | None, plan: PathLike | None, allocation: str
-) -> Plan:
-    if (sparsity is None) == (plan is None):
-        msg = "give either a sparsity (--sparsity) or a plan (--plan)"
-        raise RecipeError(msg)
-    if plan is not None:
-        return load_plan(Path(plan), collection.weights)
-    assert sparsity is not None
-    if not 0 <= sparsity <= 1:  # NaN fails this too
-        msg = f"sparsity must lie between 0 and 1, found {sparsity}"
-        raise RecipeError(msg)
-    elements = {weight.name: weight.elements for weight in collection.weights}
-    if allocation == "uniform":
-        return Plan(uniform(elements, sparsity), elements)
-    scores = {weight.name: magnitude(weight.matrices()) for weight in collection.weights}
-    return Plan(global_threshold(scores, sparsity), elements)
 
 
 def _report(
