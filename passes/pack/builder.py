@@ -180,7 +180,9 @@ class Builder:
     def bits(self, packed: ir.Value, length: int) -> ir.Value:
         """The first ``length`` bits of uint8 ``packed``, least significant first: int32."""
         rows = self.op("Gather", self._byte_table(), self.cast(packed, ir.DataType.INT32))
-        flat = self.slice(self.reshape(rows, -1), 0, length)
+        flat = self.reshape(rows, -1)
+        if packed.const_value is None or packed.const_value.size * 8 != length:
+            flat = self.slice(flat, 0, length)
         return self.cast(flat, ir.DataType.INT32)
 
     def fields(self, planes: Sequence[ir.Value], widths: Sequence[int], plus: int = 0) -> ir.Value:
