@@ -120,6 +120,17 @@ class Builder:
         for node in self.nodes:
             node.name = None  # the graph has named them; in the file that is bytes for nothing
 
+    def shared_nodes(self) -> set[ir.Node]:
+        """The nodes that make what several chains read."""
+        found: set[ir.Node] = set()
+        waiting = [value.producer() for value in self._shared.values()]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in found:
+                found.add(node)
+                waiting += [value.producer() for value in node.inputs if value is not None]
+        return found
+
     # What opsets differ in.
 
     def slice(self, value: ir.Value, start: int, end: int, axis: int = 0) -> ir.Value:
