@@ -75,8 +75,9 @@ class PackWeightsPass(ir.passes.InPlacePass):
             scale for each output channel; ``codebookK``, K of 2 to 256 values for each weight.
         saliency: by weight name, in the weight's shape: how much each element matters when the
             values of a codebook are chosen.
-        cumsum: False makes running sums by matrix products: opset 11 and later have CumSum, which
-            OpenVINO does not fold.
+        cumsum: False makes running sums by matrix products, and no functions: opset 11 and later
+            have CumSum, which OpenVINO does not fold, and IR version 8 has functions, which it does
+            not read.
         freeze_inputs: pack also what the caller could give another value for when the model runs;
             it is then no input any more.
         fold_limit_bytes: weights above it stay dense.
@@ -154,7 +155,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
             rebuilt |= zip((item.name for item in stream.items), new, strict=True)
             if len(new) == 1:
                 alone.append((slice(start, len(builder.nodes)), new[0]))
-        calls = outline(model, builder, alone)
+        calls = outline(model, builder, alone) if self.cumsum else {}
         for name, new_value in rebuilt.items():
             _replace(graph, graph.initializers[name], calls.get(new_value, new_value))
         builder.finish()
