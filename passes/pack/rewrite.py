@@ -12,6 +12,7 @@ from passes.constants import freeze_constants
 from passes.pack.builder import Builder, Names
 from passes.pack.codes import Blocks, Groups
 from passes.pack.marks import Marks, read_marks
+from passes.pack.outline import outline
 from passes.pack.patterns import by_blocks, by_rows
 from passes.pack.plan import AUTO, codes_for, make_item, plan_streams
 from passes.pack.values import KEEP, Prepared, parse_values, prepare
@@ -74,8 +75,9 @@ class PackWeightsPass(ir.passes.InPlacePass):
             scale for each output channel; ``codebookK``, K of 2 to 256 values for each weight.
         saliency: by weight name, in the weight's shape: how much each element matters when the
             values of a codebook are chosen.
-        cumsum: False makes running sums by matrix products: opset 11 and later have CumSum, which
-            OpenVINO does not fold.
+        cumsum: False makes running sums by matrix products, and no functions: opset 11 and later
+            have CumSum, which OpenVINO does not fold, and IR version 8 has functions, which it does
+            not read.
         freeze_inputs: pack also what the caller could give another value for when the model runs;
             it is then no input any more.
         fold_limit_bytes: weights above it stay dense.
@@ -146,11 +148,16 @@ class PackWeightsPass(ir.passes.InPlacePass):
         items = self._items(model, graph, builder)
         rebuilt: dict[str, ir.Value] = {}
         costs = {code: self._chain_bytes(code, builder) for code in self._codes(opset)}
+        alone = []
         for stream in plan_streams(items, costs):
+            start = len(builder.nodes)
             new = write_stream(builder, stream)
             rebuilt |= zip((item.name for item in stream.items), new, strict=True)
+            if len(new) == 1:
+                alone.append((slice(start, len(builder.nodes)), new[0]))
+        calls = outline(model, builder, alone) if self.cumsum else {}
         for name, new_value in rebuilt.items():
-            _replace(graph, graph.initializers[name], new_value)
+            _replace(graph, graph.initializers[name], calls.get(new_value, new_value))
         builder.finish()
         return tuple(sorted(order[name] for name in rebuilt))
 

@@ -340,3 +340,22 @@ def test_blocks_take_less_than_a_bitmask(block: tuple[int, int], tmp_path: Path)
     values = 4 * np.count_nonzero(array)
     # One bit a block, and a block of zeros that all others point to.
     assert sizes["auto"] < values + 128 * 256 / 8 / (tall * wide) + 4 * tall * wide + 1400
+
+
+@pytest.mark.parametrize(("ir_version", "functions"), [(7, 0), (8, 1), (10, 1)])
+def test_chains_of_one_form_become_calls_of_one_function(
+    ir_version: int, functions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("passes.pack.plan.LARGE_ELEMENTS", 10_000)
+    weights = {f"w{at}": sparse((150, 100 + at), 0.1, seed=at) for at in range(6)}
+    weights["other"] = sparse((150, 100), 0.5, seed=9)
+    model = weights_model(weights, 17, ir_version)
+    before = model_bytes(model)
+    PackWeightsPass()(model)
+    assert len(model.functions) == functions
+    check(weights, model, tmp_path, set(weights))
+    for level in ("ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"):
+        saved = folded(model_bytes(model), tmp_path / "optimized.onnx", level)
+        assert not [node for node in saved.graph if node.op_type != "Concat"]
+    UnpackWeightsPass()(model)
+    assert model_bytes(model) == before
