@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+from threadpoolctl import threadpool_limits
 
 from onnxprune import hardware
 from onnxprune.compress import compress, search
@@ -81,7 +82,7 @@ def prune(
         options: method, allocation, pattern and the rest; magnitude with ``uniform`` when None.
         nodes_to_exclude: nodes or weights to leave dense.
         op_types_to_prune: prune only weights that these operators read.
-        threads: of onnxruntime.
+        threads: of onnxruntime and of linear algebra.
         progress: called with a step's name, how much of it is done, and how much there is.
 
     Raises:
@@ -95,16 +96,17 @@ def prune(
     if sparsity is not None and plan is not None:
         msg = "give either a sparsity (--sparsity) or a plan (--plan), not both"
         raise RecipeError(msg)
-    pruned = prune_one_shot(
-        loaded,
-        collection.weights,
-        options,
-        sparsity=sparsity,
-        keep=None if plan is None else load_plan(Path(plan), collection.weights).keep,
-        data=data,
-        threads=threads,
-        progress=progress,
-    )
+    with threadpool_limits(threads, user_api="blas"):
+        pruned = prune_one_shot(
+            loaded,
+            collection.weights,
+            options,
+            sparsity=sparsity,
+            keep=None if plan is None else load_plan(Path(plan), collection.weights).keep,
+            data=data,
+            threads=threads,
+            progress=progress,
+        )
     run_pass(AssignConstantsPass(pruned.constants), loaded)
     save_model(loaded, output)
     weights = tuple(
