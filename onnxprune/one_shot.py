@@ -260,7 +260,7 @@ class _Job:
         if sparsity is None:
             if isinstance(self.pattern, NM):
                 return elements  # the pattern itself says how many of them stay
-            msg = "give a sparsity (--sparsity), a plan (--plan) or an N:M pattern (--pattern 2:4)"
+            msg = "give either a sparsity (--sparsity), a plan (--plan) or an N:M pattern (--pattern 2:4)"
             raise RecipeError(msg)
         if not 0 <= sparsity <= 1:  # NaN fails this too
             msg = f"sparsity must lie between 0 and 1, found {sparsity}"

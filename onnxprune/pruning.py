@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_limits
+
 from onnxprune.errors import RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, run_on_files
@@ -68,7 +70,7 @@ def prune(
         nodes_to_exclude: nodes or weights to leave dense.
         op_types_to_prune: prune only weights that these operators read.
         embeddings: prune embeddings too.
-        threads: of onnxruntime.
+        threads: of onnxruntime and of linear algebra.
         progress: called with a step's name, how much of it is done, and how much there is.
 
     Raises:
@@ -94,16 +96,17 @@ def prune(
         if chosen.streams and data is None:
             parts = _prune_by_magnitude(loaded, collection, sparsity, plan, chosen)
         else:
-            pruned = prune_one_shot(
-                loaded,
-                collection.weights,
-                chosen,
-                sparsity=sparsity,
-                keep=None if plan is None else load_plan(Path(plan), collection.weights).keep,
-                data=data,
-                threads=threads,
-                progress=progress,
-            )
+            with threadpool_limits(threads, user_api="blas"):
+                pruned = prune_one_shot(
+                    loaded,
+                    collection.weights,
+                    chosen,
+                    sparsity=sparsity,
+                    keep=None if plan is None else load_plan(Path(plan), collection.weights).keep,
+                    data=data,
+                    threads=threads,
+                    progress=progress,
+                )
             run_pass(AssignConstantsPass(pruned.constants), loaded)
             parts = {"methods": pruned.methods, "warnings": pruned.warnings}
         save_model(loaded, target)

@@ -78,5 +78,6 @@ def product(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
     """``left.T @ right`` of float32 ``(P, A)`` and ``(P, B)``, float64 ``(A, B)``."""
     total = np.zeros((left.shape[1], right.shape[1]))
     for start in range(0, len(left), CHUNK):
-        total += left[start : start + CHUNK].T @ right[start : start + CHUNK]
+        with np.errstate(invalid="ignore", over="ignore"):  # callers refuse what is not finite
+            total += left[start : start + CHUNK].T @ right[start : start + CHUNK]
     return total

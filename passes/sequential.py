@@ -204,11 +204,11 @@ def _solve(
     for number in range(rounds):
         problem = quadratic(sums.centred() if free else sums, values, damping)
         damping = problem.damping
-        solved, mask = prune_matrix(method, values, problem, sums.gram, pattern, keep)
+        solved, mask, words = prune_matrix(method, values, problem, sums.gram, pattern, keep)
         if number + 1 < rounds:
             bias = _bias(sums, solved) if free else None
             sums = sums.with_targets(samples.reductions, samples.rectified(solved, bias))
-    return solved, mask, sums, f"{method}, damping {damping:g}" if second else method
+    return solved, mask, sums, f"{words}, damping {damping:g}" if second else words
 
 
 def _bias(sums: Moments, weights: NDArray[np.float64]) -> NDArray[np.float64]:

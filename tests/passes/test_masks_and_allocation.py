@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passes.allocation import global_threshold, uniform
+from passes.allocation import cheapest, erk, global_threshold, owl, uniform
 from passes.masks import keep_count, keep_largest
+from passes.saliency import lamp
 
 
 def test_equal_scores_do_not_change_the_count() -> None:
@@ -32,7 +33,14 @@ def test_allocations_add_up_exactly(sizes: list[int], sparsity: float, seed: int
     scores = {f"w{i}": rng.random(size) for i, size in enumerate(sizes)}
     elements = {name: array.size for name, array in scores.items()}
     total = keep_count(sum(sizes), sparsity)
-    for keep in (uniform(elements, sparsity), global_threshold(scores, sparsity)):
+    shapes = {name: (size, 1, ()) for name, size in elements.items()}
+    for keep in (
+        uniform(elements, sparsity),
+        global_threshold(scores, sparsity),
+        global_threshold({name: lamp(s) for name, s in scores.items()}, sparsity),
+        erk(shapes, sparsity),
+        owl(elements, scores, sparsity),
+    ):
         assert sum(keep.values()) == total
         assert all(0 <= keep[name] <= elements[name] for name in elements)
 
@@ -41,3 +49,46 @@ def test_uniform_is_uniform_and_global_follows_the_scores() -> None:
     scores = {"small": np.full(100, 0.1), "large": np.full(100, 1.0)}
     assert uniform({"small": 100, "large": 100}, 0.5) == {"small": 50, "large": 50}
     assert global_threshold(scores, 0.5) == {"small": 0, "large": 100}
+
+
+def test_lamp_scores_are_those_of_the_paper() -> None:
+    scores = lamp(np.array([[3.0, -1.0], [2.0, 0.0]]))
+    np.testing.assert_allclose(scores, [[1.0, 1 / 14], [4 / 13, 0.0]])
+
+
+def test_erk_keeps_small_layers_denser_and_none_over_full() -> None:
+    keep = erk({"small": (8, 8, (3, 3)), "large": (64, 64, (3, 3)), "tiny": (4, 2, ())}, 0.8)
+    density = {
+        "small": keep["small"] / 576,
+        "large": keep["large"] / 36864,
+        "tiny": keep["tiny"] / 8,
+    }
+    assert density["tiny"] == 1
+    assert 1 >= density["small"] > density["large"]
+    assert sum(keep.values()) == keep_count(576 + 36864 + 8, 0.8)
+
+
+def test_owl_gives_more_to_outliers() -> None:
+    flat, spiky = np.ones(1000), np.r_[np.full(50, 100.0), np.ones(950)]
+    keep = owl({"flat": 1000, "spiky": 1000}, {"flat": flat, "spiky": spiky}, 0.5)
+    assert keep == {"flat": 420, "spiky": 580}
+
+
+@given(seed=st.integers(0, 500))
+@settings(max_examples=60, deadline=None)
+def test_cheapest_is_as_good_as_trying_everything(seed: int) -> None:
+    """Convex curves, every level one weight apart: brute force over all allocations."""
+    rng = np.random.default_rng(seed)
+    levels = {name: np.arange(5, -1, -1) for name in "abc"}
+    losses = {name: np.r_[0.0, np.cumsum(np.sort(rng.random(5)))] for name in "abc"}
+    total = int(rng.integers(0, 16))
+    keep = cheapest(levels, losses, total)
+    assert sum(keep.values()) == total
+    cost = sum(losses[name][5 - keep[name]] for name in "abc")
+    best = min(
+        losses["a"][5 - a] + losses["b"][5 - b] + losses["c"][5 - (total - a - b)]
+        for a in range(6)
+        for b in range(6)
+        if 0 <= total - a - b <= 5
+    )
+    assert cost == pytest.approx(best)

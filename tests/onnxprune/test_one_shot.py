@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune import api
+from onnxprune.errors import DataError, RecipeError
+from onnxprune.model_io import load_model
+from onnxprune.one_shot import ALLOCATIONS, OneShot
+from onnxprune.runtime import Session
+from passes.layers import find_layers
+from passes.methods import METHODS
+from passes.patterns import parse_pattern
+from passes.weights import collect_weights
+
+
+def make_net(path: Path, *, batch_norm: bool = False) -> Path:
+    """Two convolutions around a residual connection, pooled into a Gemm; 8 channels, 8 x 8."""
+    rng = np.random.default_rng(0)
+
+    def values(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+    arrays = {
+        "w0": values(8, 3, 3, 3),
+        "w1": values(8, 8, 3, 3),
+        "w2": values(8, 8, 3, 3),
+        "w3": values(5, 8),
+        "b0": values(8),
+        "b2": values(8),
+        "b3": values(5),
+    }
+    second = [
+        helper.make_node(
+            "Conv", ["a0", "w1", *([] if batch_norm else ["b1"])], ["c1"], pads=[1] * 4
+        )
+    ]
+    if batch_norm:
+        arrays |= {
+            "s": np.ones(8, np.float32),
+            "o": values(8),
+            "m": values(8) * 0,
+            "v": np.ones(8, np.float32),
+        }
+        second.append(helper.make_node("BatchNormalization", ["c1", "s", "o", "m", "v"], ["n1"]))
+    else:
+        arrays["b1"] = values(8)
+    nodes = [
+        helper.make_node("Conv", ["x", "w0", "b0"], ["c0"], pads=[1] * 4),
+        helper.make_node("Relu", ["c0"], ["a0"]),
+        *second,
+        helper.make_node("Relu", ["n1" if batch_norm else "c1"], ["a1"]),
+        helper.make_node("Conv", ["a1", "w2", "b2"], ["c2"], pads=[1] * 4),
+        helper.make_node("Add", ["c2", "a0"], ["s2"]),
+        helper.make_node("Relu", ["s2"], ["a2"]),
+        helper.make_node("GlobalAveragePool", ["a2"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    return make_net(tmp_path / "net.onnx")
+
+
+@pytest.fixture
+def data() -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(1).standard_normal((64, 3, 8, 8)).astype(np.float32)}
+
+
+def error_of(dense: Path, pruned: Path, seed: int = 2) -> float:
+    """Relative error of the outputs on data that calibration did not see."""
+    x = np.random.default_rng(seed).standard_normal((64, 3, 8, 8)).astype(np.float32)
+    want, got = (Session(path, threads=1).run({"x": x})[0] for path in (dense, pruned))
+    return float(((got - want) ** 2).mean() / want.var())
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_obs_loses_a_fraction_of_what_magnitude_loses(
+    tmp_path: Path, data: dict[str, np.ndarray], batch_norm: bool
+) -> None:
+    net, out = make_net(tmp_path / "net.onnx", batch_norm=batch_norm), tmp_path / "out.onnx"
+    api.prune(net, out, sparsity=0.6, threads=1)
+    plain = error_of(net, out)
+    report = api.prune(net, out, sparsity=0.6, data=data, options=OneShot(method="obs"), threads=1)
+    assert error_of(net, out) < plain / 4
+    assert report.totals is not None
+    assert report.totals.sparsity == pytest.approx(0.6, abs=1e-3)
+    assert report.methods is not None
+    assert report.methods["allocation"] == "loss"
+    assert all(report.methods[f"w{n}"].endswith("damping 0.01") for n in range(4))
+    first = out.read_bytes()
+    api.prune(net, out, sparsity=0.6, data=data, options=OneShot(method="obs"), threads=1)
+    assert out.read_bytes() == first, "equal input and seed, equal bytes"
+
+
+def test_each_part_of_the_sequence_helps(
+    net: Path, tmp_path: Path, data: dict[str, np.ndarray]
+) -> None:
+    out = tmp_path / "out.onnx"
+
+    def error(**parts: bool) -> float:
+        options = OneShot(method="obs", allocation="uniform", **parts)
+        api.prune(net, out, sparsity=0.7, data=data, options=options, threads=1)
+        return error_of(net, out)
+
+    assert error() < error(sequential=False)
+    assert error() < error(bias_correction=False)
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_allocations_reach_the_total(
+    net: Path, tmp_path: Path, data: dict[str, np.ndarray], allocation: str
+) -> None:
+    options = OneShot(method="wanda", allocation=allocation)
+    report = api.prune(
+        net, tmp_path / "o.onnx", sparsity=0.5, data=data, options=options, threads=1
+    )
+    assert report.totals is not None
+    assert report.totals.sparsity == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("pattern", ["2:4", "4x1", "channel"])
+def test_patterns_hold_in_the_file(
+    net: Path, tmp_path: Path, data: dict[str, np.ndarray], method: str, pattern: str
+) -> None:
+    out = tmp_path / "o.onnx"
+    share = None if pattern == "2:4" else 0.5
+    options = OneShot(method=method, pattern=pattern)
+    api.prune(net, out, sparsity=share, data=data, options=options, threads=1)
+    model = load_model(out)
+    collection = collect_weights(model)
+    layers = find_layers(model.graph, collection.weights)
+    assert len(layers) == 4
+    for layer in layers:
+        matrices = layer.weight.matrices()
+        assert parse_pattern(pattern).fitted(layer.unfold.taps).obeys(matrices != 0), layer.name
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"pads": [1, 0, 2, 1], "strides": [2, 1]},
+        {"dilations": [2, 1], "group": 2},
+        {"auto_pad": "SAME_LOWER", "strides": [2, 2]},
+        {"auto_pad": "SAME_UPPER", "group": 4},
+    ],
+)
+def test_reductions_are_what_conv_multiplies(attributes: dict[str, object]) -> None:
+    """Reductions times weights must be what onnxruntime computes, position by position."""
+    rng = np.random.default_rng(0)
+    groups = int(attributes.get("group", 1))
+    weight = rng.standard_normal((8, 4 // groups, 3, 2)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], **attributes)],
+        "conv",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, 9, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    import onnx_ir as ir
+
+    model = ir.from_proto(proto)
+    (layer,) = find_layers(model.graph, collect_weights(model).weights)
+    x = rng.standard_normal((3, 4, 9, 8)).astype(np.float32)
+    y = Session(proto.SerializeToString()).run({"x": x})[0]
+    count = layer.unfold.positions(x)
+    assert count == y.size // 8
+    index = rng.permutation(count)[: count // 2]
+    got = layer.unfold.reductions(x, index) @ layer.weight.matrices().transpose(0, 2, 1)
+    np.testing.assert_allclose(got, layer.unfold.outputs(y, index), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "error", "words"),
+    [
+        (OneShot(method="obs"), None, RecipeError, "method obs needs calibration data"),
+        (OneShot(allocation="owl"), None, RecipeError, "allocation owl needs calibration data"),
+        (OneShot(pattern="9:4"), None, RecipeError, "pattern '9:4' is not understood"),
+        (OneShot(damping=-1.0), None, RecipeError, "damping must lie between 0 and 10"),
+        (OneShot(method="obs"), {"x": np.full((4, 3, 8, 8), np.nan, np.float32)}, DataError, "NaN"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    net: Path, tmp_path: Path, options: OneShot, data: object, error: type[Exception], words: str
+) -> None:
+    out = tmp_path / "o.onnx"
+    with pytest.raises(error, match=words):
+        api.prune(net, out, sparsity=0.5, data=data, options=options)
+    assert not out.exists()
+
+
+def test_random_data_only_when_asked_for_and_with_a_warning(net: Path, tmp_path: Path) -> None:
+    options = OneShot(method="wanda")
+    report = api.prune(net, tmp_path / "o.onnx", sparsity=0.5, data="random", options=options)
+    assert any("random inputs" in warning for warning in report.warnings)
