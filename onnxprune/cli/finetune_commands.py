@@ -62,7 +62,7 @@ def finetune(
     penalty: Annotated[
         PenaltyName | None,
         typer.Option(
-            "--penalty", help="What pulls weights to zero.  [default: l_half]", show_default=False
+            "--penalty", help="What pulls weights to zero.  \\[default: l_half]", show_default=False
         ),
     ] = None,
     test_data: Annotated[

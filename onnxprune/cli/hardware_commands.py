@@ -29,7 +29,7 @@ def encode(
             "--chunk",
             min=0,
             help="Weights of a chunk that decodes alone; 0 for one chunk."
-            "  [default: 1024 with auto-cycles, else 0]",
+            "  \\[default: 1024 with auto-cycles, else 0]",
             show_default=False,
         ),
     ] = None,

@@ -64,7 +64,7 @@ def prune(
         Allocation | None,
         typer.Option(
             "--allocation",
-            help="How sparsity is shared between weights.  [default: loss where weights are updated, "
+            help="How sparsity is shared between weights.  \\[default: loss where weights are updated, "
             "else uniform]",
             show_default=False,
         ),

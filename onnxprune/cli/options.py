@@ -66,7 +66,7 @@ PatternText = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")]
 Seed = Annotated[
-    int | None, typer.Option("--seed", help="Of all randomness.  [default: 0]", show_default=False)
+    int | None, typer.Option("--seed", help="Of all randomness.  \\[default: 0]", show_default=False)
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of onnxruntime.", show_default=False)
@@ -82,7 +82,7 @@ MaxDrop = Annotated[
     float | None,
     typer.Option(
         "--max-drop",
-        help="Most score to lose, absolute: 0.01 is a point.  [default: 0.01]",
+        help="Most score to lose, absolute: 0.01 is a point.  \\[default: 0.01]",
         show_default=False,
     ),
 ]
@@ -96,11 +96,11 @@ TargetText = Annotated[
 ]
 Trials = Annotated[
     int | None,
-    typer.Option("--trials", help="Candidates to evaluate.  [default: 100]", show_default=False),
+    typer.Option("--trials", help="Candidates to evaluate.  \\[default: 100]", show_default=False),
 ]
 Controller = Annotated[
     ControllerName | None,
-    typer.Option("--controller", help="Who searches.  [default: bayes]", show_default=False),
+    typer.Option("--controller", help="Who searches.  \\[default: bayes]", show_default=False),
 ]
 Metric = Annotated[
     str | None,

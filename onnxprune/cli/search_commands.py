@@ -94,7 +94,7 @@ def compress(
     encoding: Annotated[
         str | None,
         typer.Option(
-            "--encoding", help="Encoding of the blob.  [default: auto]", show_default=False
+            "--encoding", help="Encoding of the blob.  \\[default: auto]", show_default=False
         ),
     ] = None,
     memory: Memory = None,

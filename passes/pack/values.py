@@ -156,7 +156,7 @@ def _lloyd(
     masses = np.concatenate([[0], np.cumsum(mass)])
     moments = np.concatenate([[0], np.cumsum(mass * points)])
     for _ in range(ROUNDS):
-        ends = np.searchsorted(points, (centres[1:] + centres[:-1]) / 2)
+        ends = np.searchsorted(points, (centres[1:] + centres[:-1]) / 2, side="right")
         bounds = np.concatenate([[0], ends, [points.size]])
         inside = np.diff(masses[bounds])
         moved: NDArray[np.float64] = np.diff(moments[bounds])[inside > 0] / inside[inside > 0]

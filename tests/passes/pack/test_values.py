@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from passes.layout import columns_first, rows_first
@@ -63,6 +63,7 @@ def test_int8_without_a_layout_and_infinite_weights_are_kept() -> None:
         assert prepare(array, parse_values(form), rows_first((20, 20))).array is array
 
 
+@example([0.0, 1.0, 2.0, 4.0, 5.0, 9.0, 1.5, 3.5], 7)  # 4.0 lies between two centres
 @given(
     values=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=300),
     size=st.integers(2, 16),
