@@ -14,30 +14,24 @@ from onnxprune.design_space import AUTO, explore, make_design_space, with_points
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, model_file, run_on_file, run_on_files
-from onnxprune.inventory import skipped_reports, totals_of, weight_reports
+from onnxprune.inventory import report_of, totals_of, weight_reports
 from onnxprune.memories import find_memories, find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
-from onnxprune.plan import Plan, load_plan
+from onnxprune.pruning import prune
 from onnxprune.report import Report, WeightReport, describe_file, describe_model
 from onnxprune.runtime import Session
-from onnxprune.selection import select
 from onnxprune.shrinking import shrink_model
 from onnxprune.storage import make_storage
 from onnxprune.verify import compare_models, random_samples
-from passes.allocation import uniform
-from passes.magnitude import PruneByMagnitudePass, global_keep
 from passes.unpack import UnpackWeightsPass
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import onnx_ir as ir
-
     from onnxprune.data import DataSource
     from onnxprune.recipe import Recipe
-    from passes.weights import Collection
 
 __all__ = [
     "inspect",
@@ -72,51 +66,9 @@ def inspect(model: ModelSource, *, embeddings: bool = False) -> Report:
     def job(path: Path) -> Report:
         loaded = load_model(path)
         collection = collect_weights(loaded, embeddings=embeddings)
-        return _report("inspect", path, loaded, collection)
+        return report_of("inspect", path, loaded, collection)
 
     return run_on_file(model, job)
-
-
-def prune(
-    model: ModelSource,
-    output: PathLike | None = None,
-    *,
-    sparsity: float | None = None,
-    plan: PathLike | None = None,
-    allocation: Literal["uniform", "global"] = "uniform",
-    nodes_to_exclude: Sequence[str] = (),
-    op_types_to_prune: Sequence[str] | None = None,
-    embeddings: bool = False,
-) -> Report:
-    """Prune by magnitude in one pass and write the model, dense with zeros.
-
-    Args:
-        model: path of an ONNX file, or a model in memory, which is not changed.
-        output: path to write; with None the model made is in the report's ``output``.
-        sparsity: share of all prunable weights to set to zero, 0 to 1.
-        plan: JSON file with sparsity by weight or node name, instead of ``sparsity``.
-        allocation: how ``sparsity`` is shared: the same everywhere, or one global threshold.
-        nodes_to_exclude: nodes or weights to leave dense.
-        op_types_to_prune: prune only weights that these operators read.
-        embeddings: prune embeddings too.
-
-    Raises:
-        ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
-    """
-
-    def job(source: Path, target: Path) -> Report:
-        check_parent(target)
-        loaded = load_model(source)
-        found = collect_weights(loaded, embeddings=embeddings)
-        collection = select(found, nodes_to_exclude, op_types_to_prune)
-        chosen = _plan(collection, sparsity, plan, allocation)
-        run_pass(PruneByMagnitudePass(chosen.keep), loaded)
-        save_model(loaded, target)
-        methods = {"saliency": "magnitude", "allocation": "plan" if plan else allocation}
-        warnings = _filled_warnings(collection, chosen)
-        return _report("prune", source, loaded, collection, methods=methods, warnings=warnings)
-
-    return run_on_files(model, output, job)
 
 
 def finetune(
@@ -225,7 +177,7 @@ def unpack(model: ModelSource, output: PathLike | None = None) -> Report:
         loaded = load_model(source)
         run_pass(UnpackWeightsPass(), loaded)
         save_model(loaded, target)
-        return _report("unpack", source, loaded, collect_weights(loaded))
+        return report_of("unpack", source, loaded, collect_weights(loaded))
 
     return run_on_files(model, output, job)
 
@@ -280,7 +232,7 @@ def encode(
         hardware.write_weights(collection.weights, target, storage)
         weights = hardware.with_blob(weight_reports(collection.weights), target)
         totals = totals_of(weights, blob_bytes=target.stat().st_size)
-        return _report("encode", source, loaded, collection, weights=weights, totals=totals)
+        return report_of("encode", source, loaded, collection, weights=weights, totals=totals)
 
     return run_on_file(model, job)
 
@@ -355,7 +307,7 @@ def estimate(
         loaded = load_model(path)
         collection = collect_weights(loaded, embeddings=embeddings)
         explored = explore((hardware.tensor_of(weight) for weight in collection.weights), space)
-        return with_points(_report("estimate", path, loaded, collection), explored, space)
+        return with_points(report_of("estimate", path, loaded, collection), explored, space)
 
     return run_on_file(source, job)
 
@@ -412,53 +364,3 @@ def verify(
 
     with model_file(candidate) as other:
         return run_on_file(reference, lambda path: job(path, other))
-
-
-def _plan(
-    collection: Collection, sparsity: float | None, plan: PathLike | None, allocation: str
-) -> Plan:
-    if (sparsity is None) == (plan is None):
-        msg = "give either a sparsity (--sparsity) or a plan (--plan)"
-        raise RecipeError(msg)
-    if plan is not None:
-        return load_plan(Path(plan), collection.weights)
-    assert sparsity is not None
-    if not 0 <= sparsity <= 1:  # NaN fails this too
-        msg = f"sparsity must lie between 0 and 1, found {sparsity}"
-        raise RecipeError(msg)
-    elements = {weight.name: weight.elements for weight in collection.weights}
-    if allocation == "uniform":
-        return Plan(uniform(elements, sparsity), elements)
-    return Plan(global_keep(collection.weights, sparsity), elements)
-
-
-def _filled_warnings(collection: Collection, plan: Plan) -> tuple[str, ...]:
-    """What to know of weights that one number filled: pruned, they take their place in the file."""
-    grown = [
-        weight
-        for weight in collection.weights
-        if weight.place == "fill" and plan.keep.get(weight.name, weight.elements) < weight.elements
-    ]
-    if not grown:
-        return ()
-    size = sum(weight.elements * weight.dtype.itemsize for weight in grown)
-    sentence = (
-        f"{len(grown)} weights that ConstantOfShape filled with one number now take {size} bytes in the "
-        "file; leave them out with --nodes-to-exclude if it should stay small"
-    )
-    return (sentence,)
-
-
-def _report(
-    command: str, path: Path, model: ir.Model, collection: Collection, **parts: Any
-) -> Report:
-    weights = parts.pop("weights", None) or weight_reports(collection.weights)
-    totals = parts.pop("totals", None) or totals_of(weights)
-    return Report(
-        command,
-        describe_model(path, model),
-        weights=weights,
-        skipped=skipped_reports(collection),
-        totals=totals,
-        **parts,
-    )

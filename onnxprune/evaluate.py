@@ -38,6 +38,20 @@ def run_dataset(session: Session, data: Dataset) -> list[NDArray[Any]]:
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
+def feeds_of(session: Session, data: Dataset, size: int) -> list[Feeds]:
+    """All samples as feeds: up to ``size`` in each where the model leaves the batch size open.
+
+    A model with a fixed batch is fed in batches of that size, the last one filled up by repeating
+    its last sample; one whose outputs do not grow with the batch is fed one sample at a time.
+    """
+    if data.stacked:
+        return list(data.batches(1))
+    fixed = _fixed_batch(session)
+    if fixed:
+        return [_filled(f, len(next(iter(f.values()))), fixed) for f in data.batches(fixed)]
+    return list(data.batches(min(size, _open_batch(session, data))))
+
+
 @final
 class Evaluator:
     """Scores candidates against one dense model on one data set.

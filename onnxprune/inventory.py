@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwmodel.entropy import entropy_bound_bits
-from onnxprune.report import SkippedReport, Totals, WeightReport
+from onnxprune.report import Report, SkippedReport, Totals, WeightReport, describe_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    import onnx_ir as ir
 
     from passes.weights import Collection, Weight
 
@@ -59,4 +62,28 @@ def _weight_report(weight: Weight) -> WeightReport:
         sparsity=1 - nonzeros / elements,
         dense_bytes=elements * dtype.itemsize,
         entropy_bound_bytes=round(entropy_bound_bits(elements, nonzeros, value_bits) / 8),
+    )
+
+
+def report_of(
+    command: str, path: Path, model: ir.Model, collection: Collection, **parts: Any
+) -> Report:
+    """The report of a command on one model.
+
+    Args:
+        command: its name.
+        path: of the model.
+        model: as it was read.
+        collection: what was found in it.
+        **parts: other fields of the report; weights and totals are those of the model unless given.
+    """
+    weights = parts.pop("weights", None) or weight_reports(collection.weights)
+    totals = parts.pop("totals", None) or totals_of(weights)
+    return Report(
+        command,
+        describe_model(path, model),
+        weights=weights,
+        skipped=skipped_reports(collection),
+        totals=totals,
+        **parts,
     )

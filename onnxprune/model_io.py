@@ -2,7 +2,7 @@
 
 Models are read by onnx's own protobuf classes, checked, and handed to onnx-ir. External data stays
 where it is (memory-mapped) and may only lie inside the model's folder. What is written is the
-user's own file but for what passes have changed (:mod:`onnxprune.original`), with its data in the
+user's own file but for what passes have changed (:mod:`onnxprune.rewrite`), with its data in the
 form in which they came.
 """
 
@@ -27,7 +27,8 @@ from onnx.external_data_helper import (
 from onnxprune.errors import ModelError
 from onnxprune.external import DataFiles, check_external_data, tensor_bytes
 from onnxprune.files import replacing
-from onnxprune.original import from_proto, original_of, to_proto
+from onnxprune.original import from_proto, original_of
+from onnxprune.rewrite import to_proto
 from onnxprune.sparse import densify, graphs_of, nodes_of
 
 if TYPE_CHECKING:

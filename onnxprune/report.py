@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class ModelReport:
-    """The file that came in: path as the user gave it, SHA-256, size, a model's opset by domain."""
+    """The file that came in: path as given, its SHA-256, size (with external data), opset by domain."""
 
     path: str
     sha256: str

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     Step = Callable[[str, int, int], None]
 
+PIPED_WIDTH = 120
+"""Columns where no terminal sets a limit."""
+
 
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Step]:
@@ -48,6 +51,8 @@ def progress_bars() -> Iterator[Step]:
 def show(report: Report) -> None:
     """Print the report's tables and its summary."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, PIPED_WIDTH))
     if report.points and len(report.points) > 1:
         for table in _points_tables(report.points):
             console.print(table, "", sep="\n")

@@ -12,15 +12,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
 from passes.operators import NotPrunable
 from passes.operators.chains import concatenation, moves
 from passes.operators.constants import integers, stored_tensor
 from passes.operators.resolve import Seen, resolve
+from passes.store import Constant, constants_of, described, fills
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from passes.operators.resolve import Call
 
 Shape = tuple[int, ...]
-Place = Literal["initializer", "constant", "fill"]
 
 MAX_VISITS = 20_000
 """A constant whose ways through the graph take more steps is left alone; bounds hostile models."""
@@ -37,36 +36,8 @@ MAX_VISITS = 20_000
 MAX_STEPS = 100
 """Longer chains than this are not followed."""
 
-MAX_FILL_BYTES = 2**28
-"""A ConstantOfShape that fills more than this is never stored in its place."""
-
 ONLY_SHAPE = frozenset((("", "Shape"), ("", "Size")))
 """Operators that read the shape of an array and none of its elements."""
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """A constant of the model.
-
-    Attributes:
-        name: of its value where no other constant has that name; otherwise the name of the body or
-            function it is in stands before it.
-        value: its value in the user's graph.
-        place: an initializer, a Constant node, or a ConstantOfShape node ("fill").
-        dtype: of its elements.
-        shape: of the array.
-    """
-
-    name: str
-    value: ir.Value
-    place: Place
-    dtype: ir.DataType
-    shape: Shape
-
-    @property
-    def elements(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +83,7 @@ class View:
         found = [
             (graph, value, place)
             for graph in self._labels
-            for value, place in _constants_of(graph)
+            for value, place in constants_of(graph)
             if value.name
         ]
         names = Counter(value.name for _, value, _ in found)
@@ -125,7 +96,7 @@ class View:
             taken[name] += 1
             if taken[name] > 1:
                 name = f"{name}#{taken[name]}"
-            dtype, shape = _described(value, place)
+            dtype, shape = described(value, place)
             if math.prod(shape):
                 result.append(Constant(name, value, place, dtype, shape))
         return tuple(result)
@@ -215,8 +186,8 @@ class View:
             given = call.inputs[index] if index < len(call.inputs) else None
             return self._shape_of(given, calls[:-1], depth - 1)
         if stored_tensor(value) is not None:
-            return _described(value, "initializer")[1]
-        if node is not None and _fills(node):
+            return described(value, "initializer")[1]
+        if node is not None and fills(node):
             return integers(node.inputs[0])
         if node is None or not node.inputs or node.op_identifier() in self._model.functions:
             return None
@@ -276,44 +247,3 @@ def bodies_of(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             for number, graph in enumerate(attribute.as_graphs()):
                 yield f"{name}[{number}]", graph
-
-
-def fill_array(node: ir.Node) -> np.ndarray:
-    """The array that a ConstantOfShape of known shape makes, its one number broadcast; read only."""
-    tensor = node.attributes.get_tensor("value")
-    number = np.zeros(1, np.float32) if tensor is None else tensor.numpy().reshape(-1)[:1]
-    return np.broadcast_to(number.reshape(()), integers(node.inputs[0]) or ())
-
-
-def _constants_of(graph: ir.Graph) -> Iterator[tuple[ir.Value, Place]]:
-    for value in graph.initializers.values():
-        if value.const_value is not None:
-            yield value, "initializer"
-    for node in graph:
-        if node.domain or not node.outputs:
-            continue
-        if node.op_type == "Constant" and stored_tensor(node.outputs[0]) is not None:
-            yield node.outputs[0], "constant"
-        elif _fills(node):
-            yield node.outputs[0], "fill"
-
-
-def _fills(node: ir.Node) -> bool:
-    if node.op_type != "ConstantOfShape" or node.domain or not node.inputs:
-        return False
-    sizes = integers(node.inputs[0])
-    if sizes is None or min(sizes, default=1) < 0:
-        return False
-    attribute = node.attributes.get("value")
-    return attribute is None or not attribute.is_ref()
-
-
-def _described(value: ir.Value, place: Place) -> tuple[ir.DataType, Shape]:
-    if place == "fill":
-        node = value.producer()
-        assert node is not None
-        tensor = node.attributes.get_tensor("value")
-        return ir.DataType.FLOAT if tensor is None else tensor.dtype, integers(node.inputs[0]) or ()
-    stored = stored_tensor(value)
-    assert stored is not None
-    return stored.dtype, tuple(int(size) for size in stored.shape.numpy())

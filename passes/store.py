@@ -1,19 +1,96 @@
-"""Reading and writing constants where the user's model stores them."""
+"""Finding, reading and writing constants where the user's model stores them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from passes.operators.constants import stored_tensor
-from passes.prepare import fill_array
+from passes.operators.constants import integers, stored_tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from passes.prepare import Place
+
+Shape = tuple[int, ...]
+Place = Literal["initializer", "constant", "fill"]
+
+MAX_FILL_BYTES = 2**28
+"""A ConstantOfShape that fills more than this is never stored in its place."""
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A constant of the model.
+
+    Attributes:
+        name: of its value where no other constant has that name; otherwise the name of the body or
+            function it is in stands before it.
+        value: its value in the user's graph.
+        place: an initializer, a Constant node, or a ConstantOfShape node ("fill").
+        dtype: of its elements.
+        shape: of the array.
+    """
+
+    name: str
+    value: ir.Value
+    place: Place
+    dtype: ir.DataType
+    shape: Shape
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+def fill_array(node: ir.Node) -> np.ndarray:
+    """The array that a ConstantOfShape of known shape makes, its one number broadcast; read only."""
+    tensor = node.attributes.get_tensor("value")
+    number = np.zeros(1, np.float32) if tensor is None else tensor.numpy().reshape(-1)[:1]
+    return np.broadcast_to(number.reshape(()), integers(node.inputs[0]) or ())
+
+
+def constants_of(graph: ir.Graph) -> Iterator[tuple[ir.Value, Place]]:
+    """The values of one graph that hold constants: initializers first, then nodes in order."""
+    for value in graph.initializers.values():
+        if value.const_value is not None:
+            yield value, "initializer"
+    for node in graph:
+        if node.domain or not node.outputs:
+            continue
+        if node.op_type == "Constant" and stored_tensor(node.outputs[0]) is not None:
+            yield node.outputs[0], "constant"
+        elif fills(node):
+            yield node.outputs[0], "fill"
+
+
+def fills(node: ir.Node) -> bool:
+    """Whether a node is a ConstantOfShape whose shape and number are known."""
+    if node.op_type != "ConstantOfShape" or node.domain or not node.inputs:
+        return False
+    sizes = integers(node.inputs[0])
+    if sizes is None or min(sizes, default=1) < 0:
+        return False
+    attribute = node.attributes.get("value")
+    return attribute is None or not attribute.is_ref()
+
+
+def described(value: ir.Value, place: Place) -> tuple[ir.DataType, Shape]:
+    """Dtype and shape of a constant; its elements are not read."""
+    if place == "fill":
+        node = value.producer()
+        assert node is not None
+        tensor = node.attributes.get_tensor("value")
+        return ir.DataType.FLOAT if tensor is None else tensor.dtype, integers(node.inputs[0]) or ()
+    stored = stored_tensor(value)
+    assert stored is not None
+    return stored.dtype, tuple(int(size) for size in stored.shape.numpy())
 
 
 def tensor(value: ir.Value, place: Place) -> ir.TensorProtocol:

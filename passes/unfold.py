@@ -47,6 +47,11 @@ class Unfold:
     auto_pad: str = "NOTSET"
     transposed: bool = False
 
+    @property
+    def taps(self) -> int:
+        """How many columns of the reduction belong to one input channel."""
+        return math.prod(self.kernel or ())
+
     def positions(self, activation: NDArray[Any]) -> int:
         """How many positions an activation has, P."""
         if self.kernel is None:

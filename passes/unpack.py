@@ -10,11 +10,16 @@ import onnx_ir as ir
 
 from passes.pack.evaluate import ChainError, evaluate
 from passes.pack.marks import chain_nodes_of, read_marks
+from passes.pack.outline import DOMAIN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from passes.pack.marks import Marks
+
+    Functions = Mapping[tuple[str, str, str], ir.Function]
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,18 @@ class UnpackWeightsPass(ir.passes.InPlacePass):
         assert marks is not None
         try:
             for number, graph in enumerate(model.graphs()):
-                _unpack_graph(graph, marks, number)
+                _unpack_graph(graph, marks, number, model.functions)
         except ChainError as error:
             msg = f"a packed weight is damaged: {error}"
             raise ir.passes.PreconditionError(msg) from error
         marks.remove(model)
+        for key in [key for key in model.functions if key[0] == DOMAIN]:
+            del model.functions[key]
+        model.graph.opset_imports.pop(DOMAIN, None)
         return ir.passes.PassResult(model, modified=True)
 
 
-def _unpack_graph(graph: ir.Graph, marks: Marks, number: int) -> None:
+def _unpack_graph(graph: ir.Graph, marks: Marks, number: int, functions: Functions) -> None:
     nodes = chain_nodes_of(graph, marks.prefix)
     helpers = [name for name in graph.initializers if name.startswith(marks.prefix)]
     known: dict[str, NDArray[Any]] = {}
@@ -60,7 +68,7 @@ def _unpack_graph(graph: ir.Graph, marks: Marks, number: int) -> None:
         if missing := [name for name in names if name not in known]:
             msg = f"step '{node.outputs[0].name}' reads '{missing[0]}', which nothing makes"
             raise ChainError(msg)
-        arrays = evaluate(node, [known[name] for name in names])
+        arrays = _evaluate(node, [known[name] for name in names], functions)
         for name in names:
             if last_use[name] == at:
                 known.pop(name, None)
@@ -73,6 +81,27 @@ def _unpack_graph(graph: ir.Graph, marks: Marks, number: int) -> None:
     new = [_initializer(value, array) for value, array in restored]
     graph.remove(nodes, safe=True)
     _place(graph, helpers, new, marks.places(number))
+
+
+def _evaluate(
+    node: ir.Node, inputs: list[NDArray[Any]], functions: Functions
+) -> Sequence[NDArray[Any]]:
+    """A step, or a call of a function of steps."""
+    function = functions.get(node.op_identifier()) if node.domain == DOMAIN else None
+    if function is None:
+        return evaluate(node, inputs)
+    if len(inputs) != len(function.inputs):
+        msg = f"'{node.op_type}' is called with {len(inputs)} inputs of {len(function.inputs)}"
+        raise ChainError(msg)
+    known = dict(zip(function.inputs, inputs, strict=True))
+    for inner in function:
+        missing = [value for value in inner.inputs if value not in known]
+        if missing:
+            msg = f"function '{node.op_type}' reads what nothing makes"
+            raise ChainError(msg)
+        arrays = evaluate(inner, [known[value] for value in inner.inputs if value is not None])
+        known |= zip(inner.outputs, arrays, strict=True)
+    return [known[value] for value in function.outputs]
 
 
 def _last_uses(nodes: tuple[ir.Node, ...]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from passes.axes import NotPlain
 from passes.operators import NotPrunable, weight_input
 from passes.prepare import View
 from passes.quantization import quantization_of
+from passes.store import MAX_FILL_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
     from passes.layout import Layout
     from passes.operators.moves import Move
-    from passes.prepare import Constant, Place, Reading
+    from passes.prepare import Reading
     from passes.quantization import Quantization
+    from passes.store import Constant, Place
 
 PRUNABLE_DTYPES = (
     ir.DataType.FLOAT,
@@ -273,6 +275,8 @@ def _weight(constant: Constant, readings: Sequence[Reading], *, embeddings: bool
     if constant.dtype not in PRUNABLE_DTYPES:
         msg = f"its values are {constant.dtype.name}; floats of 16 bits or more, int8 and uint8 can be pruned"
         raise NotPrunable(msg)
+    if constant.place == "fill" and constant.elements * constant.dtype.itemsize > MAX_FILL_BYTES:
+        raise NotPrunable("ConstantOfShape fills more bytes than should be stored in its place")
     first = quantizations[0]
     for other in quantizations[1:]:
         if first is not None and other is not None and not first.same_zero(other, constant.shape):

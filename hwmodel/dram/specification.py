@@ -25,6 +25,8 @@ STAGGERED = "staggered"
 AT_ONCE = "at-once"
 REFRESHES = (STAGGERED, AT_ONCE)
 XOR_COLUMN = "column"
+MOST_QUEUED = 256
+MOST_FIELDS = 16
 
 _SENTENCES = {
     "scheduling": (
@@ -147,19 +149,40 @@ class Dram(Memory):
         for key in sorted(_POSITIVE):
             if getattr(self, key) < 1:
                 self._refuse(f"{key} must be at least 1, found {getattr(self, key)}")
+        self._check_plain()
         self._check_choices()
         self._check_shape()
-        interval = self.timing.refresh_interval
-        busy = self.tRFC + self.tRAS + self.tRP + self.tRTP + self.timing.banks_per_rank
-        if interval <= busy * self.timing.ranks_at_once:
-            self._refuse(
-                f"refreshes every {interval} clocks that take about {busy} leave no time to read; "
-                "raise tREFI or lower tRFC"
-            )
+        self._check_refresh()
         try:
             assert self.mapping
         except ValueError as error:
             self._refuse(f"mapping_msb_to_lsb: {error}")
+
+    def _check_refresh(self) -> None:
+        """Between two refreshes at least one read must be possible, or a fetch would never end."""
+        t = self.timing
+        opening = t.tRC + t.tRCD + t.tFAW + t.tRRD_L + t.tRRD_S
+        closing = t.tRTP + t.tRAS + max(t.tRP, t.tRP_all) + (1 + t.tPPD) * t.banks_per_rank
+        reading = t.read_same_group + t.read_same_rank + t.read_other_rank + t.split_activate
+        busy = t.tRFC + opening + closing + reading
+        if t.refresh_interval <= busy * t.ranks_at_once:
+            self._refuse(
+                f"a refresh every {t.refresh_interval} clocks leaves no time to read, for up to "
+                f"{busy * t.ranks_at_once} pass until the first read after it; raise tREFI or lower tRFC"
+            )
+
+    def _check_plain(self) -> None:
+        fields = self.mapping_msb_to_lsb
+        plain = isinstance(fields, list) and all(isinstance(name, str) for name in fields)
+        if not plain or len(fields) > MOST_FIELDS:
+            self._refuse(
+                f"mapping_msb_to_lsb must be a list of names of fields, found {fields!r:.80}"
+            )
+        overrides = self.overrides
+        if not isinstance(overrides, dict) or not all(
+            isinstance(value, (str, int, float)) for value in overrides.values()
+        ):
+            self._refuse(f"overrides must be a mapping of plain values, found {overrides!r:.80}")
 
     def _check_choices(self) -> None:
         for key, allowed in (("scheduling", SCHEDULINGS), ("refresh", REFRESHES)):
@@ -176,8 +199,8 @@ class Dram(Memory):
                 f"scheduling {self.scheduling} has the queues {', '.join(wanted)}, found {self.queues!r}"
             )
         for name, size in self.queues.items():
-            if not isinstance(size, int) or not 1 <= size <= 4096:
-                self._refuse(f"queues: {name} must lie between 1 and 4096, found {size!r}")
+            if not isinstance(size, int) or not 1 <= size <= MOST_QUEUED:
+                self._refuse(f"queues: {name} must lie between 1 and {MOST_QUEUED}, found {size!r}")
         if self.commands_per_clock > (2 if two else 1):
             self._refuse(
                 f"scheduling {self.scheduling} cannot give {self.commands_per_clock} commands a clock"

@@ -149,9 +149,8 @@ def estimate(
         str | None,
         typer.Option(
             "--encoding",
-            help="For a model, separated by commas: names, auto (fewest bytes for each weight) or auto-cycles."
-            "  [default: auto]",
-            show_default=False,
+            help="For a model, separated by commas: names, auto (fewest bytes for each weight) or auto-cycles.",
+            show_default="auto",
         ),
     ] = None,
     decoder_lanes: Annotated[
@@ -170,8 +169,8 @@ def estimate(
         typer.Option(
             "--chunk",
             min=0,
-            help="Weights of a chunk; 0 for one chunk.  [default: 1024 with a decoder, else 0]",
-            show_default=False,
+            help="Weights of a chunk; 0 for one chunk.",
+            show_default="1024 with a decoder, else 0",
         ),
     ] = None,
     compute_lanes: Annotated[

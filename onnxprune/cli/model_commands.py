@@ -11,11 +11,14 @@ from onnxprune.cli.app import app, finish
 from onnxprune.cli.options import (
     Allocation,
     AsJson,
+    CalibrationData,
     Embeddings,
     Exclude,
+    MethodName,
     Model,
     OpTypes,
     Output,
+    PatternText,
     Seed,
     Threads,
 )
@@ -39,36 +42,92 @@ def prune(
     *,
     sparsity: Annotated[
         float | None,
-        typer.Option("--sparsity", help="Share of all prunable weights to set to zero, 0 to 1."),
+        typer.Option(
+            "--sparsity",
+            help="Share of all prunable weights to set to zero, 0 to 1; N:M needs none.",
+        ),
     ] = None,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="JSON plan with the sparsity of each weight or node."),
     ] = None,
+    data: CalibrationData = None,
+    method: Annotated[
+        MethodName,
+        typer.Option(
+            "--method",
+            help="obs updates the weights that stay so that outputs change least, and picks admm or, for "
+            "wide reductions, sparsegpt; exact is slow and for small ones.",
+        ),
+    ] = MethodName.MAGNITUDE,
     allocation: Annotated[
-        Allocation, typer.Option("--allocation", help="How sparsity is shared between weights.")
-    ] = Allocation.UNIFORM,
+        Allocation | None,
+        typer.Option(
+            "--allocation",
+            help="How sparsity is shared between weights.  [default: loss where weights are updated, "
+            "else uniform]",
+            show_default=False,
+        ),
+    ] = None,
+    pattern: PatternText = "unstructured",
+    damping: Annotated[
+        float,
+        typer.Option("--damping", help="Of the Hessian, as a share of its mean diagonal."),
+    ] = 0.01,
+    sequential: Annotated[
+        bool,
+        typer.Option(
+            "--sequential/--parallel",
+            help="Whether each layer sees what its pruned predecessors give, or the dense model.",
+        ),
+    ] = True,
+    bias_correction: Annotated[
+        bool,
+        typer.Option(help="Move biases so that mean outputs stay as they were."),
+    ] = True,
+    batch_norm: Annotated[
+        bool,
+        typer.Option(help="Estimate the statistics of BatchNormalization again."),
+    ] = True,
     nodes_to_exclude: Exclude = None,
     op_types_to_prune: OpTypes = None,
     embeddings: Embeddings = False,
+    seed: Seed = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prune by magnitude in one pass, without data and without search.
+    """Prune in one shot: no search, no labels, and for magnitude no data.
 
-    Example: onnxprune prune models/lenet5.onnx -o pruned.onnx --sparsity 0.8 --allocation global
+    Example: onnxprune prune model.onnx -o pruned.onnx --sparsity 0.8 --method obs --data calibration.npz
     """
     from onnxprune import api
+    from onnxprune.one_shot import OneShot
+    from onnxprune.terminal import progress_bars
 
-    report = api.prune(
-        model,
-        output,
-        sparsity=sparsity,
-        plan=plan,
-        allocation=allocation.value,
-        nodes_to_exclude=nodes_to_exclude or (),
-        op_types_to_prune=op_types_to_prune,
-        embeddings=embeddings,
+    options = OneShot(
+        method=method.value,
+        allocation=None if allocation is None else allocation.value,
+        pattern=pattern,
+        damping=damping,
+        sequential=sequential,
+        bias_correction=bias_correction,
+        batch_norm=batch_norm,
+        seed=seed or 0,
     )
+    with progress_bars() as progress:
+        report = api.prune(
+            model,
+            output,
+            sparsity=sparsity,
+            plan=plan,
+            data=data,
+            options=options,
+            nodes_to_exclude=nodes_to_exclude or (),
+            op_types_to_prune=op_types_to_prune,
+            embeddings=embeddings,
+            threads=threads,
+            progress=progress,
+        )
     finish(report, as_json=as_json)
 
 

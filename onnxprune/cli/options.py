@@ -14,6 +14,21 @@ class Allocation(StrEnum):
 
     UNIFORM = "uniform"
     GLOBAL = "global"
+    ERK = "erk"
+    LAMP = "lamp"
+    OWL = "owl"
+    LOSS = "loss"
+
+
+class MethodName(StrEnum):
+    """How weights are chosen, and what becomes of those that stay."""
+
+    MAGNITUDE = "magnitude"
+    WANDA = "wanda"
+    OBS = "obs"
+    ADMM = "admm"
+    EXACT = "exact"
+    SPARSEGPT = "sparsegpt"
 
 
 class ControllerName(StrEnum):
@@ -36,6 +51,18 @@ Data = Annotated[
         "files, or module:function.",
         show_default=False,
     ),
+]
+CalibrationData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Calibration samples, labels not needed: an .npz (an array for each input, first axis = samples), "
+        "a folder of such files, module:function, or 'random' to try things out.",
+        show_default=False,
+    ),
+]
+PatternText = Annotated[
+    str, typer.Option("--pattern", help="unstructured, N:M (2:4), RxC (4x1) or channel.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")]
 Seed = Annotated[

@@ -29,15 +29,15 @@ from onnxprune.recipe import Recipe
 from onnxprune.report import Quality, Report, TargetReport, describe_model
 from onnxprune.runtime import Session
 from onnxprune.selection import select
-from passes.weights import collect_weights, count_nonzeros
+from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from onnxprune.data import Dataset, DataSource
     from onnxprune.finetune.bridge import OnnxModule
     from onnxprune.finetune.train import Progress, Trained
-    from passes.weights import Collection
+    from passes.weights import Collection, Weight
 
 PRUNED = 0.05
 """From this sparsity on a model counts as pruned already."""
@@ -135,7 +135,6 @@ class _Run:
         collection = select(
             collect_weights(loaded), recipe.prune.nodes_to_exclude, recipe.prune.op_types_to_prune
         )
-        goal = _goal(recipe, plan, collection)
         session = Session(self.source, threads=self.threads)
         parts = deal(session, data, held_out, validation, recipe)
         module = to_torch(proto, compute=torch.float32).to(self.device)
@@ -146,6 +145,8 @@ class _Run:
         )
         dense = self._dense(session)
         prunable = tuple(w.name for w in collection.weights if w.name in module.weights)
+        others = [w for w in collection.weights if w.name not in module.weights]
+        goal = _goal(recipe, plan, collection, others)
         trainer = Trainer(
             module,
             dense if self._learns_from_dense(collection, parts) else None,
@@ -168,10 +169,8 @@ class _Run:
         if self.ranks > 1:
             torch.distributed.barrier()
         seconds = time.perf_counter() - started
-        taught_itself = parts.train.labels is not None and self._teaches_itself(collection)
-        return self._report(
-            collection, parts.held_out, session, trained, seconds, taught_itself=taught_itself
-        )
+        warnings = self._warnings(collection, parts, others)
+        return self._report(collection, parts.held_out, session, trained, seconds, warnings)
 
     def _dense(self, session: Session) -> OnnxModule:
         """The teacher, which never changes."""
@@ -192,7 +191,7 @@ class _Run:
 
     def _teaches_itself(self, collection: Collection) -> bool:
         """The model is pruned already and no other is named: learning from it would hold it back."""
-        kept = sum(count_nonzeros(weight.array()) for weight in collection.weights)
+        kept = sum(weight.nonzeros() for weight in collection.weights)
         return self.teacher is None and kept < (1 - PRUNED) * collection.elements
 
     def _batches(self, session: Session, train: Dataset) -> Batches:
@@ -218,6 +217,25 @@ class _Run:
         digest.update(json.dumps(described, sort_keys=True).encode())
         return digest.hexdigest()
 
+    def _warnings(
+        self, collection: Collection, parts: Parts, others: Sequence[Weight]
+    ) -> list[str]:
+        warnings = []
+        distils = self.recipe.finetune.loss.distill and parts.train.labels is not None
+        if distils and self._teaches_itself(collection):
+            warnings.append(
+                "the model is pruned already, so it learned from the labels alone; name its dense "
+                "original as the teacher (--teacher) to learn from that too"
+            )
+        if others:
+            names = ", ".join(repr(weight.name) for weight in others[:3])
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            warnings.append(
+                f"not trained and not pruned, though `prune` can: {names}{more} (computed in the graph, "
+                "inside a function, or one of several of the same name)"
+            )
+        return warnings
+
     def _report(
         self,
         collection: Collection,
@@ -225,8 +243,7 @@ class _Run:
         dense: Session,
         trained: Trained,
         seconds: float,
-        *,
-        taught_itself: bool,
+        warnings: list[str],
     ) -> Report:
         recipe, settings = self.recipe, self.recipe.finetune
         written = load_model(self.target)
@@ -247,14 +264,8 @@ class _Run:
             max_drop=recipe.max_drop,
             target_met=drop.mean <= recipe.max_drop,
         )
-        warnings = []
-        if taught_itself and settings.loss.distill:
-            warnings.append(
-                "the model is pruned already, so it learned from the labels alone; name its dense "
-                "original as the teacher (--teacher) to learn from that too"
-            )
         if trained.stopped_early:
-            warnings.append("stopped early: validation did not improve")
+            warnings = [*warnings, "stopped early: validation did not improve"]
         wanted = recipe.parsed_target
         reached = totals.compression_rate
         return Report(
@@ -274,27 +285,36 @@ class _Run:
                 "training": f"{len(trained.epochs)} epochs, the weights of epoch {trained.best.number} "
                 f"(validation {trained.best.score:.4f})",
             },
-            warnings=("stopped early: validation did not improve",)
-            if trained.stopped_early
-            else (),
+            warnings=tuple(warnings),
             timings_s={"finetune": round(seconds, 3)},
         )
 
 
-def _goal(recipe: Recipe, plan: str | Path | None, collection: Collection) -> Goal:
+def _goal(
+    recipe: Recipe, plan: str | Path | None, collection: Collection, others: Sequence[Weight]
+) -> Goal:
+    """What is left of the target or plan for the weights that are trained.
+
+    Args:
+        recipe: with the target.
+        plan: path of a plan, or None.
+        collection: all weights that count.
+        others: those among them that are not trained, and stay as they are.
+    """
     target = recipe.parsed_target
+    fixed = {weight.name: weight.nonzeros() for weight in others}
     if plan is not None:
         if target is not None:
             msg = "give either a target or a plan"
             raise RecipeError(msg)
         keep = load_plan(Path(plan), collection.weights).keep
-        return Goal(by_weight=dict(keep))
+        return Goal(by_weight={name: count for name, count in keep.items() if name not in fixed})
     if target is None:
         return Goal()
     if target.unit != "elements":
         msg = f"finetune takes its target as a compression rate such as 50x, found '{target.text}'"
         raise RecipeError(msg)
-    return Goal(keep=int(collection.elements / target.limit))
+    return Goal(keep=max(0, int(collection.elements / target.limit) - sum(fixed.values())))
 
 
 def _device(name: str) -> torch.device:

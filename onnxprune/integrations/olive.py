@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from olive.common.config_utils import validate_config
+from olive.data.config import DataConfig
 from olive.model.utils import resolve_onnx_path
 from olive.package_config import OlivePackageConfig
 from olive.passes import Pass
@@ -25,8 +27,12 @@ from olive.search.search_parameter import Categorical
 
 from onnxprune import api
 from onnxprune.model_io import load_model
+from onnxprune.one_shot import ALLOCATIONS
+from passes.methods import METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from olive.hardware import AcceleratorSpec
     from olive.model import ONNXModelHandler
 
@@ -35,6 +41,7 @@ PASS = {
     "supported_providers": ["*"],
     "supported_accelerators": ["*"],
     "supported_precisions": ["*"],
+    "dataset": "dataset_optional",
     "module_dependencies": ["onnxprune"],
 }
 """What Olive wants to know of the pass."""
@@ -53,11 +60,26 @@ class OnnxPrune(Pass):  # type: ignore[misc]  # Olive ships no types
                 search_defaults=Categorical([0.3, 0.5, 0.7, 0.8, 0.9]),
                 description="Share of all prunable weights to set to zero, 0 to 1.",
             ),
+            "method": PassConfigParam(
+                type_=str,
+                default_value="magnitude",
+                description=f"How weights are chosen and updated: {', '.join(METHODS)}; all but the "
+                "first need data_config.",
+            ),
             "allocation": PassConfigParam(
                 type_=str,
-                default_value="uniform",
-                search_defaults=Categorical(["uniform", "global"]),
-                description="How the sparsity is shared between weights.",
+                default_value=None,
+                description=f"How the sparsity is shared between weights: {', '.join(ALLOCATIONS)}.",
+            ),
+            "pattern": PassConfigParam(
+                type_=str,
+                default_value="unstructured",
+                description="The shape of masks: unstructured, N:M such as 2:4, RxC such as 4x1, channel.",
+            ),
+            "data_config": PassConfigParam(
+                type_=DataConfig | dict,
+                default_value=None,
+                description="Calibration data, for the methods that use them; labels are not looked at.",
             ),
             "nodes_to_exclude": PassConfigParam(
                 type_=list, default_value=None, description="Nodes or weights to leave dense."
@@ -87,7 +109,10 @@ class OnnxPrune(Pass):  # type: ignore[misc]  # Olive ships no types
                 model.model_path,
                 pruned,
                 sparsity=settings.sparsity,
+                method=settings.method,
                 allocation=settings.allocation,
+                pattern=settings.pattern,
+                data=_feeds(settings.data_config, model) if settings.data_config else None,
                 nodes_to_exclude=settings.nodes_to_exclude or (),
                 op_types_to_prune=settings.op_types_to_prune,
             )
@@ -100,6 +125,18 @@ class OnnxPrune(Pass):  # type: ignore[misc]  # Olive ships no types
                 result = Path(folder) / "packed.onnx"
                 api.pack(pruned, result)
             return ir_model_to_olive_model(load_model(result), target, config)
+
+
+def _feeds(
+    data_config: DataConfig | dict[str, Any], model: ONNXModelHandler
+) -> Iterator[dict[str, Any]]:
+    """The batches of an Olive data configuration as feeds by input name."""
+    container = validate_config(data_config, DataConfig).to_data_container()
+    reader = container.create_calibration_dataloader(
+        model_path=model.model_path, io_config=model.io_config
+    )
+    while (feed := reader.get_next()) is not None:
+        yield feed
 
 
 def package_config() -> dict[str, Any]:

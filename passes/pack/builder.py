@@ -120,6 +120,17 @@ class Builder:
         for node in self.nodes:
             node.name = None  # the graph has named them; in the file that is bytes for nothing
 
+    def shared_nodes(self) -> set[ir.Node]:
+        """The nodes that make what several chains read."""
+        found: set[ir.Node] = set()
+        waiting = [value.producer() for value in self._shared.values()]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in found:
+                found.add(node)
+                waiting += [value.producer() for value in node.inputs if value is not None]
+        return found
+
     # What opsets differ in.
 
     def slice(self, value: ir.Value, start: int, end: int, axis: int = 0) -> ir.Value:
@@ -180,7 +191,9 @@ class Builder:
     def bits(self, packed: ir.Value, length: int) -> ir.Value:
         """The first ``length`` bits of uint8 ``packed``, least significant first: int32."""
         rows = self.op("Gather", self._byte_table(), self.cast(packed, ir.DataType.INT32))
-        flat = self.slice(self.reshape(rows, -1), 0, length)
+        flat = self.reshape(rows, -1)
+        if packed.const_value is None or packed.const_value.size * 8 != length:
+            flat = self.slice(flat, 0, length)
         return self.cast(flat, ir.DataType.INT32)
 
     def fields(self, planes: Sequence[ir.Value], widths: Sequence[int], plus: int = 0) -> ir.Value:
@@ -216,6 +229,15 @@ class Builder:
                 above = self.op("Div", fields, self.number(1 << width))
                 table = self.op("Sub", fields, self.op("Mul", above, self.number(1 << width)))
             self._shared[key] = table
+        return self._shared[key]
+
+    def bit_table(self, table: NDArray[np.bool_]) -> ir.Value:
+        """A shared table of bits as uint8, stored eight to a byte."""
+        key = ("bit table", table.shape, table.tobytes())
+        if key not in self._shared:
+            packed = self.constant(np.packbits(table.ravel(), bitorder="little"))
+            flat = self.cast(self.bits(packed, table.size), ir.DataType.UINT8)
+            self._shared[key] = self.reshape(flat, *table.shape)
         return self._shared[key]
 
     def _byte_table(self) -> ir.Value:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from passes.pack.codes import Bitmask, Delta, PositionCode, Rice, planes_of
+import onnx_ir as ir
+
+from passes.pack.codes import Bitmask, Blocks, Delta, Groups, PositionCode, Rice, planes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import onnx_ir as ir
 
     from passes.pack.builder import Builder
 
@@ -34,12 +34,18 @@ def decode(
         code: that wrote the parts.
         parts: uint8 arrays by name.
         length: of the bit string.
-        values: as above, flat.
+        values: as above, flat; a row for each block.
         base: the stream with no value stored, for codes that scatter.
         sizes: elements of the stream, and values stored.
     """
+    if isinstance(code, Blocks):
+        bits = builder.bits(parts["bits"], length)
+        rank = builder.running_sum(bits, length, 1, length)
+        return builder.op("Gather", values, builder.op("Mul", rank, bits))
     if isinstance(code, Bitmask):
-        return _bitmask(builder, parts, length, values)
+        return _ranked(builder, builder.bits(parts["bits"], length), length, values)
+    if isinstance(code, Groups):
+        return _ranked(builder, _group_bits(builder, code, parts, length), length, values)
     assert base is not None
     if isinstance(code, Delta):
         return _delta(builder, code, parts, values, base, sizes)
@@ -47,10 +53,18 @@ def decode(
     return _rice(builder, code, parts, length, values, base, sizes)
 
 
-def _bitmask(
-    builder: Builder, parts: Mapping[str, ir.Value], length: int, values: ir.Value
+def _group_bits(
+    builder: Builder, code: Groups, parts: Mapping[str, ir.Value], length: int
 ) -> ir.Value:
-    bits = builder.bits(parts["bits"], length)
+    """The bits of each group, from a table of what each byte stands for."""
+    table = builder.bit_table(code.table)
+    rows = builder.op("Gather", table, builder.cast(parts["groups"], ir.DataType.INT32))
+    flat = builder.slice(builder.reshape(rows, -1), 0, length)
+    return builder.cast(flat, ir.DataType.INT32)
+
+
+def _ranked(builder: Builder, bits: ir.Value, length: int, values: ir.Value) -> ir.Value:
+    """Each set bit takes the value of its rank, every other one the fill."""
     rank = builder.running_sum(bits, length, 1, length)
     return builder.pick(values, builder.op("Mul", rank, bits), length)
 

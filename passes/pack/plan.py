@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwmodel.bits import width_of
-from passes.pack.codes import ALL_CODES, Bitmask, Delta, Positions, Rice
+from passes.pack.codes import (
+    ALL_CODES,
+    GROUP_CODES,
+    Bitmask,
+    Blocks,
+    Delta,
+    Groups,
+    Positions,
+    Rice,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from passes.layout import Step
     from passes.pack.codes import PositionCode
     from passes.pack.values import Prepared
 
@@ -27,7 +38,7 @@ STREAM_ELEMENTS = 1 << 22
 
 AUTO = "auto"
 
-POSITIONS = (AUTO, *dict.fromkeys(code.name for code in ALL_CODES))
+POSITIONS = (AUTO, *dict.fromkeys(code.name for code in (*ALL_CODES, *GROUP_CODES, Blocks())))
 """What positions may be asked for by name."""
 
 WEIGHT_BYTES = 90
@@ -46,7 +57,9 @@ class Item:
         prepared: the array in the form that it is stored in.
         dtype: that the weight has in the model.
         fill: the value that is not stored, a scalar of the array's dtype.
-        stored: flat positions of all other values, bit for bit; ascending, at least one.
+        steps: reshapes and transposes that bring what the chain rebuilds, flat, to the weight.
+        unit: elements that are stored or left out together; 1 but for blocks.
+        stored: units that hold any other value, bit for bit; ascending, at least one.
         costs: bits that positions and values take under each code that may be used.
     """
 
@@ -55,6 +68,8 @@ class Item:
     dtype: ir.DataType
     fill: NDArray[Any]
     stored: NDArray[np.int64]
+    steps: tuple[Step, ...]
+    unit: int
     costs: Mapping[PositionCode, int] = field(repr=False)
 
     @property
@@ -69,7 +84,7 @@ class Item:
 
     def bytes_under(self, code: PositionCode) -> float:
         """What it takes in a stream of that code, the chain left out."""
-        return self.costs[code] / 8 + WEIGHT_BYTES
+        return self.costs.get(code, math.inf) / 8 + WEIGHT_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,18 +97,25 @@ class Stream:
     @property
     def positions(self) -> Positions:
         """Of all its weights, one after the other."""
-        starts = np.cumsum([0, *(item.array.size for item in self.items)])
+        starts = np.cumsum([0, *(item.array.size // item.unit for item in self.items)])
         at = [item.stored + start for item, start in zip(self.items, starts, strict=False)]
         return Positions(int(starts[-1]), np.concatenate(at))
 
     @property
     def values(self) -> NDArray[Any]:
-        """The values at these positions."""
-        return np.concatenate([item.array.ravel()[item.stored] for item in self.items])
+        """The values at these positions, one after the other; rows for blocks."""
+        unit = self.items[0].unit
+        shape = (-1,) if unit == 1 else (-1, unit)
+        return np.concatenate([item.array.reshape(shape)[item.stored] for item in self.items])
 
 
 def make_item(
-    name: str, prepared: Prepared, dtype: ir.DataType, codes: Iterable[PositionCode]
+    name: str,
+    prepared: Prepared,
+    dtype: ir.DataType,
+    codes: Iterable[PositionCode],
+    steps: tuple[Step, ...] | None = None,
+    unit: int = 1,
 ) -> Item:
     """An array with its most frequent value as fill (for floats always +0.0), and what it costs."""
     array = np.ascontiguousarray(prepared.array)
@@ -101,11 +123,12 @@ def make_item(
     fill = np.zeros((), flat.dtype)
     if array.itemsize == 1 and flat.size:
         fill = np.asarray(np.bincount(flat).argmax(), flat.dtype)
-    stored = np.flatnonzero(flat != fill).astype(np.int64)
+    differs = (flat != fill).reshape(-1, unit)
+    stored = np.flatnonzero(differs.any(axis=1) if unit > 1 else differs).astype(np.int64)
     if not stored.size:
         stored = np.zeros(1, np.int64)  # a chain needs a value: the fill itself
-    positions = Positions(array.size, stored)
-    value_bits, extra_bits = array.itemsize * 8, 0
+    positions = Positions(array.size // unit, stored)
+    value_bits, extra_bits = array.itemsize * 8 * unit, 0
     if prepared.codebook is not None:
         value_bits = max(1, width_of(prepared.codebook.size))
         extra_bits = prepared.codebook.nbytes * 8
@@ -113,15 +136,22 @@ def make_item(
         extra_bits = prepared.scale.nbytes * 8
     costs = {}
     for code in codes:
+        if isinstance(code, Groups) and not code.fits(positions):
+            continue
+        if isinstance(code, Blocks) != (unit > 1):
+            continue
         cost = code.cost(positions)
         costs[code] = cost.bits + (stored.size + cost.fillers) * value_bits + extra_bits
-    return Item(name, prepared, dtype, fill.view(array.dtype), stored, costs)
+    steps = steps or (("reshape", array.shape),)
+    return Item(name, prepared, dtype, fill.view(array.dtype), stored, steps, unit, costs)
 
 
 def codes_for(opset: int, kind: str = AUTO) -> tuple[PositionCode, ...]:
     """The codes that an opset can decode: all, or those of one kind."""
     return tuple(
-        code for code in ALL_CODES if opset >= code.min_opset and kind in {AUTO, code.name}
+        code
+        for code in (*ALL_CODES, *GROUP_CODES, Blocks())
+        if opset >= code.min_opset and kind in {AUTO, code.name}
     )
 
 
@@ -137,7 +167,9 @@ def plan_streams(
     streams: list[Stream] = []
     groups: dict[tuple[Any, ...], list[Item]] = {}
     for item in items:
-        if item.prepared.codebook is not None:
+        if not item.costs:
+            continue
+        if item.prepared.codebook is not None or item.unit > 1:
             code = min(item.costs, key=lambda c, i=item: i.costs[c] / 8 + chain_bytes[c])  # type: ignore[misc]
             streams.append(Stream(code, (item,)))
         elif item.array.size >= LARGE_ELEMENTS:
@@ -152,6 +184,8 @@ def plan_streams(
 def _quick_code(item: Item) -> PositionCode:
     """The cheapest code, unless one that loads faster is nearly as small."""
     best = min(item.costs, key=lambda code: item.costs[code])
+    if isinstance(best, Groups):
+        return best
     for kind in (Delta, Bitmask):
         quick = [code for code in item.costs if isinstance(code, kind)]
         if quick:
@@ -174,10 +208,11 @@ def _plan_group(items: Sequence[Item], chain_bytes: Mapping[PositionCode, int]) 
         )
         return saved + sum(chain_bytes[code] for code in codes)
 
+    codes = list(dict.fromkeys(code for item in items for code in item.costs))
     chosen: tuple[PositionCode, ...] = ()
     best = float(sum(item.dense_bytes for item in items))
     while True:
-        trials = [(*chosen, code) for code in items[0].costs if code not in chosen]
+        trials = [(*chosen, code) for code in codes if code not in chosen]
         trials += [
             tuple(code for code in chosen if code != one) for one in chosen if len(chosen) > 1
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,10 @@ import onnx_ir as ir
 
 from passes.constants import freeze_constants
 from passes.pack.builder import Builder, Names
+from passes.pack.codes import Blocks, Groups
 from passes.pack.marks import Marks, read_marks
+from passes.pack.outline import outline
+from passes.pack.patterns import by_blocks, by_rows
 from passes.pack.plan import AUTO, codes_for, make_item, plan_streams
 from passes.pack.values import KEEP, Prepared, parse_values, prepare
 from passes.pack.write import chain_bytes, write_stream
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from passes.layout import Layout
     from passes.pack.codes import PositionCode
     from passes.pack.plan import Item
 
@@ -32,6 +37,12 @@ MODERN_OPSET = 13
 
 MODEL_BYTES = 1500
 """About what the chains of small weights cost in a file beside their arrays."""
+
+TRANSPOSE_BYTES = 60
+"""About what it costs to store a weight in another order of elements."""
+
+BLOCK_BYTES = 900
+"""About what a chain of its own, for the blocks of one weight, costs."""
 
 MIN_ELEMENTS = 64
 """Smaller constants stay as they are."""
@@ -58,14 +69,15 @@ class PackWeightsPass(ir.passes.InPlacePass):
     so do those that :func:`why_dense` gives a reason for.
 
     Attributes:
-        positions: the kind of position code, ``bitmask``, ``delta`` or ``rice``; with ``auto`` each
+        positions: the kind of position code, ``bitmask``, ``delta``, ``rice`` or ``groups``; with ``auto`` each
             weight takes the one of fewest bytes.
         values: how values of floats are stored: ``keep``, bit for bit; ``float16``; ``int8`` with a
             scale for each output channel; ``codebookK``, K of 2 to 256 values for each weight.
         saliency: by weight name, in the weight's shape: how much each element matters when the
             values of a codebook are chosen.
-        cumsum: False makes running sums by matrix products: opset 11 and later have CumSum, which
-            OpenVINO does not fold.
+        cumsum: False makes running sums by matrix products, and no functions: opset 11 and later
+            have CumSum, which OpenVINO does not fold, and IR version 8 has functions, which it does
+            not read.
         freeze_inputs: pack also what the caller could give another value for when the model runs;
             it is then no input any more.
         fold_limit_bytes: weights above it stay dense.
@@ -136,19 +148,22 @@ class PackWeightsPass(ir.passes.InPlacePass):
         items = self._items(model, graph, builder)
         rebuilt: dict[str, ir.Value] = {}
         costs = {code: self._chain_bytes(code, builder) for code in self._codes(opset)}
+        alone = []
         for stream in plan_streams(items, costs):
+            start = len(builder.nodes)
             new = write_stream(builder, stream)
             rebuilt |= zip((item.name for item in stream.items), new, strict=True)
+            if len(new) == 1:
+                alone.append((slice(start, len(builder.nodes)), new[0]))
+        calls = outline(model, builder, alone) if self.cumsum else {}
         for name, new_value in rebuilt.items():
-            _replace(graph, graph.initializers[name], new_value)
+            _replace(graph, graph.initializers[name], calls.get(new_value, new_value))
         builder.finish()
         return tuple(sorted(order[name] for name in rebuilt))
 
     def _items(self, model: ir.Model, graph: ir.Graph, builder: Builder) -> list[Item]:
         form = parse_values(self.values)
-        layouts = {}
-        if form.lossy:
-            layouts = {id(w.value): w.layout for w in collect_weights(model).weights}
+        layouts = {id(weight.value): weight.layout for weight in collect_weights(model).weights}
         items = []
         for name, value in graph.initializers.items():
             tensor = value.const_value
@@ -159,8 +174,8 @@ class PackWeightsPass(ir.passes.InPlacePass):
                 saliency = (self.saliency or {}).get(name)
                 prepared = prepare(tensor.numpy(), form, layouts.get(id(value)), saliency)
             codes = [code for code in self._codes(builder.opset) if self._suits(code, prepared)]
-            if codes:
-                items.append(make_item(name, prepared, tensor.dtype, codes))
+            item = make_item(name, prepared, tensor.dtype, codes)
+            items.append(_in_best_order(item, layouts.get(id(value)), codes))
         return items
 
     def _codes(self, opset: int) -> tuple[PositionCode, ...]:
@@ -170,11 +185,33 @@ class PackWeightsPass(ir.passes.InPlacePass):
         if prepared.codebook is not None and not code.leading_fill:
             return False
         # The ranks of a bitmask are int32, one for each element.
-        return code.name != "bitmask" or prepared.array.size * 4 <= self.fold_limit_bytes
+        return (
+            code.name not in {"bitmask", "groups"}
+            or prepared.array.size * 4 <= self.fold_limit_bytes
+        )
 
     @staticmethod
     def _chain_bytes(code: PositionCode, builder: Builder) -> int:
         return chain_bytes(code, builder.opset, builder.cumsum)
+
+
+def _in_best_order(item: Item, layout: Layout | None, codes: list[PositionCode]) -> Item:
+    """The item with its elements by rows, where a pattern shows in that order and pays."""
+    if layout is None or item.prepared.codebook is not None:
+        return item
+    found = [item]
+    if rows := by_rows(item.prepared, layout):
+        grouped = [code for code in codes if isinstance(code, Groups)]
+        found.append(make_item(item.name, rows[0], item.dtype, grouped, rows[1]))
+    if blocks := by_blocks(item.prepared, layout):
+        whole = [code for code in codes if isinstance(code, Blocks)]
+        found.append(make_item(item.name, blocks[0], item.dtype, whole, *blocks[1:]))
+
+    def bits(one: Item) -> float:
+        extra = 0 if one is item else 8 * (BLOCK_BYTES if one.unit > 1 else TRANSPOSE_BYTES)
+        return min(one.costs.values(), default=math.inf) + extra
+
+    return min(found, key=bits)
 
 
 def packed_bytes(array: NDArray[Any]) -> float:

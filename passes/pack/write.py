@@ -11,7 +11,7 @@ import onnx_ir as ir
 from hwmodel.bits import width_of
 from passes.pack.builder import Builder, Names
 from passes.pack.chains import decode
-from passes.pack.codes import alignment, planes_of, to_planes
+from passes.pack.codes import Blocks, alignment, planes_of, to_planes
 from passes.pack.plan import Stream, make_item
 from passes.pack.values import Prepared, nearest
 
@@ -51,7 +51,8 @@ def chain_bytes(code: PositionCode, opset: int, cumsum: bool) -> int:
     """
     array = np.zeros((256, 256), np.float32)
     array.ravel()[::16] = 1
-    item = make_item("", Prepared(array), ir.DataType.FLOAT, [code])
+    unit = 16 if isinstance(code, Blocks) else 1
+    item = make_item("", Prepared(array), ir.DataType.FLOAT, [code], unit=unit)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset})
     model = ir.Model(graph, ir_version=8)
     empty = len(ir.to_proto(model).SerializeToString())
@@ -61,7 +62,7 @@ def chain_bytes(code: PositionCode, opset: int, cumsum: bool) -> int:
     builder.finish()
     coded = code.encode(stream.positions)
     arrays = sum(part.nbytes for part in coded.arrays.values())
-    values = (coded.source.size + code.leading_fill) * array.itemsize
+    values = (coded.source.size + code.leading_fill) * array.itemsize * unit
     return len(ir.to_proto(model).SerializeToString()) - empty - arrays - values
 
 
@@ -69,11 +70,11 @@ def _plain_values(
     builder: Builder, stream: Stream, coded: Coded, dtype: ir.DataType
 ) -> tuple[ir.Value, int]:
     fill = stream.items[0].fill
-    stored: NDArray[Any] = np.where(coded.source < 0, fill, stream.values[coded.source])
-    stored = stored.astype(fill.dtype, copy=False)
+    stored: NDArray[Any] = stream.values[coded.source]
+    stored[coded.source < 0] = fill
     if stream.code.leading_fill:
-        stored = np.concatenate([fill.reshape(1), stored])
-    return builder.data(stored, dtype), stored.size
+        stored = np.concatenate([np.full_like(stored[:1], fill), stored])
+    return builder.data(stored, dtype), len(stored)
 
 
 def _codebook_values(
@@ -95,7 +96,12 @@ def _codebook_values(
 
 
 def _finish(builder: Builder, flat: ir.Value, item: Item) -> ir.Value:
-    shaped = builder.reshape(flat, *item.array.shape)
+    shaped = flat
+    for kind, argument in item.steps:
+        if kind == "reshape":
+            shaped = builder.reshape(shaped, *argument)
+        else:
+            shaped = builder.op("Transpose", shaped, perm=list(argument))
     if item.prepared.scale is not None:
         wide = builder.cast(shaped, item.dtype)
         return builder.op("Mul", wide, builder.data(item.prepared.scale, item.dtype))

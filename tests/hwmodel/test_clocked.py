@@ -38,7 +38,7 @@ def memories(draw):
         ("tFAW", 8, 50),
         ("tPPD", 0, 4),
         ("tRFC", 30, 150),
-        ("tREFI", 900, 2500),
+        ("tREFI", 1300, 2500),
         ("tCS", 0, 4),
         ("ranks", 1, 2),
     ):

@@ -361,3 +361,77 @@ def test_hard_links_are_refused_before_anything_is_done(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").hardlink_to(tmp_path / "d")
     with pytest.raises(ModelError, match="has several hard links"):
         load_model(path)
+
+
+def test_what_goes_wrong_elsewhere_goes_right_here(tmp_path: Path) -> None:
+    """Weights renamed, ties broken into copies, the old weight left beside the new one."""
+    embedding = array(64, 32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["shared", "ids"], ["e"]),
+            helper.make_node("MatMul", ["e", "first"], ["h"]),
+            helper.make_node("Transpose", ["shared"], ["t"], perm=[1, 0]),
+            helper.make_node("MatMul", ["h", "t"], ["logits"]),
+            helper.make_node("MatMul", ["h", "first"], ["again"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [3])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, [3, 64]),
+            helper.make_tensor_value_info("again", TensorProto.FLOAT, [3, 32]),
+        ],
+        [
+            numpy_helper.from_array(embedding, "shared"),
+            numpy_helper.from_array(array(32, 32), "first"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = written(model, tmp_path / "m.onnx")
+    api.prune(path, tmp_path / "p.onnx", sparsity=0.5, embeddings=True)
+    after = onnx.load(tmp_path / "p.onnx")
+    assert [t.name for t in after.graph.initializer] == ["shared", "first"]
+    assert after.graph.node == model.graph.node
+    assert (tmp_path / "p.onnx").stat().st_size <= path.stat().st_size
+    shared, first = (numpy_helper.to_array(t) for t in after.graph.initializer)
+    assert (np.count_nonzero(shared), np.count_nonzero(first)) == (1024, 512)
+    ids = np.array([1, 5, 60])
+    logits, again = ort.InferenceSession(str(tmp_path / "p.onnx")).run(None, {"ids": ids})
+    hidden = shared[ids] @ first
+    assert np.allclose(logits, hidden @ shared.T, atol=1e-4)
+    assert np.allclose(again, hidden @ first, atol=1e-4)
+
+
+def test_pruned_models_stay_pruned_through_pack_and_encode(tmp_path: Path) -> None:
+    """int8 behind DequantizeLinear, in a Constant node and as an initializer."""
+    quantized = RNG.integers(-128, 128, (16, 8)).astype(np.int8)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(array(8, 8))),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"]),
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("MatMul", ["h", "c"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 8])],
+        [
+            numpy_helper.from_array(quantized, "q"),
+            numpy_helper.from_array(np.float32(0.1), "s"),
+            numpy_helper.from_array(np.int8(5), "z"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = written(model, tmp_path / "m.onnx")
+    pruned = tmp_path / "p.onnx"
+    report = api.prune(path, pruned, sparsity=0.75)
+    assert report.totals is not None
+    assert report.totals.nonzeros == 48
+    api.encode(pruned, tmp_path / "b.swb")
+    api.decode(tmp_path / "b.swb", tmp_path / "b.npz")
+    with np.load(tmp_path / "b.npz") as decoded:
+        assert np.count_nonzero(decoded["q"] != 5) == 32
+        assert np.count_nonzero(decoded["c"]) == 16
+    api.pack(pruned, tmp_path / "k.onnx")
+    checked = api.verify(pruned, tmp_path / "k.onnx", rtol=0, atol=0).verification
+    assert checked is not None
+    assert checked.passed

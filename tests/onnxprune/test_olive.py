@@ -116,6 +116,14 @@ def test_pruning_what_olive_has_quantized(olive, models_folder: Path) -> None:
     assert accuracy(model, models_folder) > 0.8
 
 
+def test_second_order_pruning_on_olives_own_data(olive, models_folder: Path) -> None:
+    settings = {"method": "obs", "allocation": None, "pattern": "2:4", "data_config": "images"}
+    done, model = olive(prune={"type": "OnnxPrune", "sparsity": 0.5, **settings})
+    assert done.returncode == 0, done.stderr
+    assert api.inspect(model).totals.sparsity == pytest.approx(0.5, abs=0.01)
+    assert accuracy(model, models_folder) > 0.97
+
+
 def test_the_packed_form_as_the_last_pass(olive, models_folder: Path) -> None:
     done, model = olive(prune=PRUNE | {"packed": True})
     assert done.returncode == 0, done.stderr

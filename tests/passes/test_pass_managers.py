@@ -65,6 +65,23 @@ def test_beside_onnx_irs_own_passes() -> None:
     assert np.count_nonzero(run(made)) == 6
 
 
+def test_beside_onnxscripts_passes() -> None:
+    rewriter = pytest.importorskip("onnxscript.rewriter")
+    common_rules = pytest.importorskip("onnxscript.rewriter.rules.common")
+    made = model()
+    rules = [common_rules.cast_cast_rule, common_rules.dropout_inference_rule]
+    manager = ir.passes.PassManager(
+        [
+            rewriter.RewritePass(rules),
+            PruneByMagnitudePass({"w": 6}),
+            common.IdentityEliminationPass(),
+        ],
+        steps=2,
+    )
+    assert manager(made).modified
+    assert np.count_nonzero(run(made)) == 6
+
+
 def test_before_and_after_onnxscripts_optimizer() -> None:
     optimizer = pytest.importorskip("onnxscript.optimizer")
     made = model()

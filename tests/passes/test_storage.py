@@ -46,6 +46,7 @@ def prune(model: onnx.ModelProto, keep: np.ndarray = KEEP, name: str | None = No
     return loaded, weight
 
 
+OLD = '<ir_version: 8, opset_import: ["" : 17]> g'
 HEAD = '<ir_version: 10, opset_import: ["" : 21, "local" : 1]> g (float[2,4] x) => (float[2,3] y)'
 
 
@@ -110,6 +111,16 @@ def test_a_constant_of_shape_becomes_a_constant_when_part_of_it_goes() -> None:
     assert weight.place == "fill"
     assert (loaded.graph[0].op_type, loaded.graph[0].outputs[0].name) == ("Constant", "w")
     assert np.allclose(run(loaded, x=X)[0], X @ np.where(KEEP, np.float32(0.5), 0), atol=1e-6)
+
+
+def test_a_constant_of_an_enormous_shape_is_left() -> None:
+    model = parse(
+        f"{OLD} (float[2,1000000] x) => (float[2,1000000] y) "
+        "{ w = ConstantOfShape(s) y = MatMul(x, w) }",
+        s=np.array([10**6, 10**6]),
+    )
+    (skipped,) = collect_weights(ir.from_proto(model)).skipped
+    assert skipped.reason == "ConstantOfShape fills more bytes than should be stored in its place"
 
 
 def test_an_initializer_that_is_also_an_input_stays_one() -> None:
@@ -328,7 +339,6 @@ def test_a_tied_embedding_is_left_unless_embeddings_are_asked_for() -> None:
     assert weight.layout.matrix_shape == (1, 4, 3)
 
 
-OLD = '<ir_version: 8, opset_import: ["" : 17]> g'
 SLICED_CONV = "h = Slice(w, one, five, zero) y = Conv<group: int = 2>(x, h)"
 REASONS = {
     "it is an output of the model": (

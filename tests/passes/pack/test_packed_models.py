@@ -283,3 +283,79 @@ def test_old_opsets_are_refused_with_a_way_out() -> None:
     model = weights_model({"w": sparse((300, 400), 0.1)}, 6)
     with pytest.raises(ir.passes.PreconditionError, match=r"opset 6.*--opset"):
         PackWeightsPass()(model)
+
+
+def matmul_model(array: np.ndarray, opset: int = 17) -> ir.Model:
+    """x times a constant, so that the weight has a layout."""
+    info = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, size])
+        for name, size in zip("xy", array.shape, strict=True)
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        info[:1],
+        info[1:],
+        [onnx.numpy_helper.from_array(array, "w")],
+    )
+    return ir.from_proto(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    )
+
+
+@pytest.mark.parametrize("opset", [8, 9, 17])
+@pytest.mark.parametrize(("keep", "size"), [(2, 4), (1, 4), (1, 8), (3, 4)])
+def test_n_of_m_along_the_reduction_takes_less_than_a_bitmask(
+    keep: int, size: int, opset: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.standard_normal((200, 64, size)).astype(np.float32)
+    groups[np.argsort(rng.random(groups.shape), axis=2) >= keep] = 0
+    groups[3, 5] = 0  # a group may hold fewer
+    array = np.ascontiguousarray(groups.reshape(200, -1).T)  # (inputs, outputs)
+    sizes = {}
+    for positions in ("auto", "groups", "bitmask"):
+        model = matmul_model(array, opset)
+        PackWeightsPass(positions)(model)
+        sizes[positions] = len(model_bytes(model))
+        check({"w": array}, model, tmp_path, {"w"})
+    assert sizes["auto"] == sizes["groups"] < sizes["bitmask"]
+
+
+@pytest.mark.parametrize("block", [(1, 4), (4, 1), (8, 8), (1, 256), (128, 1)])
+def test_blocks_take_less_than_a_bitmask(block: tuple[int, int], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tall, wide = block
+    keep = rng.random((128 // tall, 256 // wide)) < 0.3
+    matrix = rng.standard_normal((128, 256)).astype(np.float32)
+    matrix *= np.repeat(np.repeat(keep, tall, axis=0), wide, axis=1)
+    array = np.ascontiguousarray(matrix.T)
+    sizes = {}
+    for positions in ("auto", "bitmask"):
+        model = matmul_model(array + np.float32(0))
+        PackWeightsPass(positions)(model)
+        sizes[positions] = len(model_bytes(model))
+        check({"w": array + np.float32(0)}, model, tmp_path, {"w"})
+    assert sizes["auto"] < sizes["bitmask"]
+    values = 4 * np.count_nonzero(array)
+    # One bit a block, and a block of zeros that all others point to.
+    assert sizes["auto"] < values + 128 * 256 / 8 / (tall * wide) + 4 * tall * wide + 1400
+
+
+@pytest.mark.parametrize(("ir_version", "functions"), [(7, 0), (8, 1), (10, 1)])
+def test_chains_of_one_form_become_calls_of_one_function(
+    ir_version: int, functions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("passes.pack.plan.LARGE_ELEMENTS", 10_000)
+    weights = {f"w{at}": sparse((150, 100 + at), 0.1, seed=at) for at in range(6)}
+    weights["other"] = sparse((150, 100), 0.5, seed=9)
+    model = weights_model(weights, 17, ir_version)
+    before = model_bytes(model)
+    PackWeightsPass()(model)
+    assert len(model.functions) == functions
+    check(weights, model, tmp_path, set(weights))
+    for level in ("ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"):
+        saved = folded(model_bytes(model), tmp_path / "optimized.onnx", level)
+        assert not [node for node in saved.graph if node.op_type != "Concat"]
+    UnpackWeightsPass()(model)
+    assert model_bytes(model) == before

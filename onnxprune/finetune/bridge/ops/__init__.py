@@ -19,6 +19,7 @@ FAMILIES = (
     "sampling",
     "recurrent",
     "attention",
+    "linear_attention",
     "microsoft",
     "sequences",
     "control",

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import torch
     from torch import Tensor
 
 
@@ -46,8 +43,3 @@ def last_axes(count: int) -> tuple[int, ...]:
 def channel_shape(rank: int) -> tuple[int, ...]:
     """The shape that lines a vector up with the channels of a tensor of that rank."""
     return (-1, *(1,) * (rank - 2))
-
-
-def computed_in(dtype: torch.dtype, *tensors: Tensor | None) -> Sequence[Any]:
-    """The tensors in one dtype; None stays None."""
-    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]

@@ -1,0 +1,167 @@
+"""The ``prune`` command: one shot, by magnitude without data or by any method with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.errors import RecipeError
+from onnxprune.files import check_parent
+from onnxprune.in_memory import ModelSource, run_on_files
+from onnxprune.inventory import report_of, weight_reports
+from onnxprune.model_io import load_model, save_model
+from onnxprune.one_shot import OneShot, prune_one_shot
+from onnxprune.packing import run_pass
+from onnxprune.plan import Plan, load_plan
+from onnxprune.selection import select
+from passes.allocation import uniform
+from passes.assign import AssignConstantsPass
+from passes.magnitude import PruneByMagnitudePass, global_keep
+from passes.weights import collect_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import onnx_ir as ir
+
+    from onnxprune.data import DataSource
+    from onnxprune.one_shot import Allocation
+    from onnxprune.report import Report
+    from passes.methods import Method
+    from passes.weights import Collection
+
+PathLike = str | Path
+
+
+def prune(
+    model: ModelSource,
+    output: PathLike | None = None,
+    *,
+    sparsity: float | None = None,
+    plan: PathLike | None = None,
+    data: DataSource | None = None,
+    method: Method | None = None,
+    allocation: Allocation | None = None,
+    pattern: str | None = None,
+    options: OneShot | None = None,
+    nodes_to_exclude: Sequence[str] = (),
+    op_types_to_prune: Sequence[str] | None = None,
+    embeddings: bool = False,
+    threads: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Report:
+    """Prune in one shot, without search and without labels, and write the model, dense with zeros.
+
+    Args:
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        output: path to write; with None the model made is in the report's ``output``.
+        sparsity: share of all prunable weights to set to zero, 0 to 1; an N:M pattern needs none.
+        plan: JSON file with sparsity by weight or node name, instead of ``sparsity``.
+        data: calibration samples (see :mod:`onnxprune.data`), all of which are used up to 1,024;
+            ``"random"`` for seeded random inputs. Magnitude needs none.
+        method: how weights are chosen and updated; ``magnitude`` when None.
+        allocation: how the sparsity is shared; ``uniform``, or ``loss`` where weights are updated,
+            when None.
+        pattern: the shape of masks; ``unstructured`` when None.
+        options: these three and the rest (damping, seed, ...) as one object.
+        nodes_to_exclude: nodes or weights to leave dense.
+        op_types_to_prune: prune only weights that these operators read.
+        embeddings: prune embeddings too.
+        threads: of onnxruntime.
+        progress: called with a step's name, how much of it is done, and how much there is.
+
+    Raises:
+        ModelError, RecipeError, DataError, OutputError: when one of the arguments cannot be used.
+    """
+    chosen = options or OneShot()
+    chosen = replace(
+        chosen,
+        method=method or chosen.method,
+        allocation=allocation or chosen.allocation,
+        pattern=pattern or chosen.pattern,
+    )
+    chosen.checked_pattern()
+    if sparsity is not None and plan is not None:
+        msg = "give either a sparsity (--sparsity) or a plan (--plan), not both"
+        raise RecipeError(msg)
+
+    def job(source: Path, target: Path) -> Report:
+        check_parent(target)
+        loaded = load_model(source)
+        found = collect_weights(loaded, embeddings=embeddings)
+        collection = select(found, nodes_to_exclude, op_types_to_prune)
+        if chosen.streams and data is None:
+            parts = _prune_by_magnitude(loaded, collection, sparsity, plan, chosen)
+        else:
+            pruned = prune_one_shot(
+                loaded,
+                collection.weights,
+                chosen,
+                sparsity=sparsity,
+                keep=None if plan is None else load_plan(Path(plan), collection.weights).keep,
+                data=data,
+                threads=threads,
+                progress=progress,
+            )
+            run_pass(AssignConstantsPass(pruned.constants), loaded)
+            parts = {"methods": pruned.methods, "warnings": pruned.warnings}
+        save_model(loaded, target)
+        weights = tuple(
+            replace(weight, pattern=chosen.pattern) for weight in weight_reports(collection.weights)
+        )
+        seed = chosen.seed if chosen.needs_data else None
+        return report_of("prune", source, loaded, collection, seed=seed, weights=weights, **parts)
+
+    return run_on_files(model, output, job)
+
+
+def _prune_by_magnitude(
+    model: ir.Model,
+    collection: Collection,
+    sparsity: float | None,
+    plan: PathLike | None,
+    options: OneShot,
+) -> dict[str, Any]:
+    """Prune block by block, whatever the model's size; what to say of it in the report."""
+    chosen = _plan(collection, sparsity, plan, options.chosen_allocation)
+    run_pass(PruneByMagnitudePass(chosen.keep), model)
+    allocation = "plan" if plan else options.chosen_allocation
+    return {
+        "methods": {"saliency": "magnitude", "allocation": allocation},
+        "warnings": _filled_warnings(collection, chosen),
+    }
+
+
+def _plan(
+    collection: Collection, sparsity: float | None, plan: PathLike | None, allocation: str
+) -> Plan:
+    if plan is not None:
+        return load_plan(Path(plan), collection.weights)
+    if sparsity is None:
+        msg = "give either a sparsity (--sparsity) or a plan (--plan)"
+        raise RecipeError(msg)
+    if not 0 <= sparsity <= 1:  # NaN fails this too
+        msg = f"sparsity must lie between 0 and 1, found {sparsity}"
+        raise RecipeError(msg)
+    elements = {weight.name: weight.elements for weight in collection.weights}
+    if allocation == "uniform":
+        return Plan(uniform(elements, sparsity), elements)
+    return Plan(global_keep(collection.weights, sparsity), elements)
+
+
+def _filled_warnings(collection: Collection, plan: Plan) -> tuple[str, ...]:
+    """What to know of weights that one number filled: pruned, they take their place in the file."""
+    grown = [
+        weight
+        for weight in collection.weights
+        if weight.place == "fill" and plan.keep.get(weight.name, weight.elements) < weight.elements
+    ]
+    if not grown:
+        return ()
+    size = sum(weight.elements * weight.dtype.itemsize for weight in grown)
+    sentence = (
+        f"{len(grown)} weights that ConstantOfShape filled with one number now take {size} bytes in the "
+        "file; leave them out with --nodes-to-exclude if it should stay small"
+    )
+    return (sentence,)

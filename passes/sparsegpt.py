@@ -1,0 +1,100 @@
+"""Masks and updates block by block of columns, for wide reductions.
+
+Source: Frantar and Alistarh 2023, "SparseGPT: Massive Language Models Can Be Accurately Pruned in
+One-Shot".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import linalg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from passes.patterns import Pattern
+    from passes.reconstruction import Quadratic
+
+BLOCK = 128
+"""Columns whose mask is chosen at once."""
+
+
+def sparsegpt(
+    problem: Quadratic, pattern: Pattern, keep: int, block: int = BLOCK
+) -> NDArray[np.float64]:
+    """Prune to a pattern, each block of columns to the same share, errors passed on to the right.
+
+    Args:
+        problem: what to solve.
+        pattern: the shape of the mask.
+        keep: weights to keep over all groups, at most.
+        block: columns at once, rounded up to whole cells of the pattern.
+
+    Returns:
+        Weights ``(groups, rows, columns)``, zero outside their mask.
+    """
+    groups, _, columns = problem.optimum.shape
+    cells = pattern.cells(columns)
+    order = cells[cells >= 0]
+    result = np.zeros(problem.optimum.shape)
+    for group in range(groups):
+        budget = keep * (group + 1) // groups - keep * group // groups
+        hessian = problem.hessian[group][np.ix_(order, order)]
+        factor = _inverse_factor(hessian)
+        weights = np.asfortranarray(problem.optimum[group][:, order], np.float32)
+        spent = 0
+        for start, stop, inside in _blocks(cells, block):
+            part = factor[start:stop, start:stop]
+            piece = np.asfortranarray(weights[:, start:stop])
+            scores = (piece / np.diagonal(part)) ** 2
+            due = round(budget * stop / columns) - spent
+            mask = pattern.choose(scores[None], due, inside)[0]
+            spent += int(np.count_nonzero(mask)) if pattern.most(1, columns) == columns else due
+            errors = _sweep(piece, part, mask)
+            weights[:, start:stop] = piece
+            weights[:, stop:] -= errors @ factor[start:stop, stop:]
+        result[group][:, order] = weights
+    return result
+
+
+def _inverse_factor(hessian: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The upper Cholesky factor of H^-1, float32 ``(C, C)``."""
+    lower, _ = linalg.lapack.dpotrf(hessian, lower=1, clean=1)
+    inverse, _ = linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
+    # A lower triangle read by rows is the upper triangle that potrf wants of the transpose.
+    factor, info = linalg.lapack.dpotrf(inverse.T, lower=0, clean=1)
+    if info:
+        msg = "the inverse of the damped gram matrix is not positive definite; raise the damping"
+        raise ValueError(msg)
+    return np.ascontiguousarray(factor, np.float32)
+
+
+def _blocks(cells: NDArray[np.intp], block: int) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
+    """First and last column of each block (in the order of cells), and its cells from 0."""
+    widths = (cells >= 0).sum(axis=1)
+    ends = np.cumsum(widths)
+    first, start = 0, 0
+    for last in range(len(cells)):
+        if ends[last] - start >= block or last == len(cells) - 1:
+            stop = int(ends[last])
+            real = cells[first : last + 1] >= 0
+            inside = np.full(real.shape, -1)
+            inside[real] = np.arange(stop - start)
+            yield start, stop, inside
+            first, start = last + 1, stop
+
+
+def _sweep(
+    piece: NDArray[np.float32], factor: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Prune a block in place, column by column; return the errors, scaled, for columns to its right."""
+    errors = np.zeros(piece.shape, np.float32, order="F")
+    for column in range(piece.shape[1]):
+        errors[:, column] = np.where(mask[:, column], 0, piece[:, column] / factor[column, column])
+        piece[:, column] *= mask[:, column]
+        piece[:, column + 1 :] -= np.multiply.outer(errors[:, column], factor[column, column + 1 :])
+    return errors
