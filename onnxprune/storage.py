@@ -78,9 +78,14 @@ def make_storage(
         raise RecipeError(msg)
     if chunk is None:
         chunk = CHUNK if encoding == AUTO_CYCLES else 0
+    if not 0 <= chunk <= 1 << 40:
+        msg = f"weights of a chunk must lie between 0 and 2^40, found {chunk}"
+        raise RecipeError(msg)
+    if not 1 <= align <= 1 << 16 or align & (align - 1):
+        msg = f"chunks are aligned to bytes that are a power of two up to 65536, found {align}"
+        raise RecipeError(msg)
     try:
         spec = DecoderSpec(decoder_lanes, decoder_width, encodings=decoder)
-        get_encoding("dense", {"chunk": chunk, "align": align})
     except ValueError as error:
         raise RecipeError(str(error)) from error
     return Storage(encoding, chunk, align, spec, memory)

@@ -56,8 +56,8 @@ def test_auto_cycles_may_take_more_bytes_but_no_more_cycles(pruned: Path, tmp_pa
         ({"decoder": ["auto"]}, "no encoding 'auto'; known are dense"),
         ({"encoding": "rice", "decoder": ["bitmask"]}, "the decoder knows bitmask, not 'rice'"),
         ({"encoding": "auto-cycles"}, "needs a memory"),
-        ({"align": 3}, "power of two, found 3"),
-        ({"chunk": -1}, "chunk from 0"),
+        ({"align": 3}, "power of two up to 65536, found 3"),
+        ({"chunk": -1}, "found -1"),
         ({"decoder_width": 0}, "width must be"),
     ],
 )
