@@ -66,7 +66,8 @@ PatternText = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")]
 Seed = Annotated[
-    int | None, typer.Option("--seed", help="Of all randomness.  \\[default: 0]", show_default=False)
+    int | None,
+    typer.Option("--seed", help="Of all randomness.  \\[default: 0]", show_default=False),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of onnxruntime.", show_default=False)

@@ -359,3 +359,39 @@ def test_chains_of_one_form_become_calls_of_one_function(
         assert not [node for node in saved.graph if node.op_type != "Concat"]
     UnpackWeightsPass()(model)
     assert model_bytes(model) == before
+
+
+def damaged(change) -> ir.Model:
+    """A packed model whose file was changed by hand."""
+    model = weights_model({"w": sparse((300, 400), 0.1)}, 17)
+    PackWeightsPass("delta")(model)
+    proto = onnx.ModelProto.FromString(model_bytes(model))
+    change(proto)
+    return ir.from_proto(proto)
+
+
+def enlarge(proto: onnx.ModelProto) -> None:
+    expand = next(node for node in proto.graph.node if node.op_type == "Expand")
+    size = next(t for t in proto.graph.initializer if t.name == expand.input[1])
+    size.raw_data = np.array([1 << 40], np.int64).tobytes()
+
+
+def misplace(proto: onnx.ModelProto) -> None:
+    values = next(t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT)
+    values.dims[0] -= 1
+    values.raw_data = values.raw_data[:-4]
+
+
+def smuggle(proto: onnx.ModelProto) -> None:
+    next(node for node in proto.graph.node if node.op_type == "CumSum").op_type = "NonZero"
+
+
+def orphan(proto: onnx.ModelProto) -> None:
+    del proto.graph.node[2]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change", [enlarge, misplace, smuggle, orphan])
+def test_damaged_and_hostile_chains_are_refused(change) -> None:
+    with pytest.raises(ir.passes.PreconditionError, match="a packed weight is damaged"):
+        UnpackWeightsPass()(damaged(change))
