@@ -45,19 +45,18 @@ def sparsegpt(
         budget = keep * (group + 1) // groups - keep * group // groups
         hessian = problem.hessian[group][np.ix_(order, order)]
         factor = _inverse_factor(hessian)
-        weights = np.asfortranarray(problem.optimum[group][:, order], np.float32)
+        weights = np.ascontiguousarray(problem.optimum[group].T[order], np.float32)
         spent = 0
         for start, stop, inside in _blocks(cells, block):
             part = factor[start:stop, start:stop]
-            piece = np.asfortranarray(weights[:, start:stop])
-            scores = (piece / np.diagonal(part)) ** 2
+            piece = weights[start:stop]
+            scores = (piece / np.diagonal(part)[:, None]).T ** 2
             due = round(budget * stop / columns) - spent
             mask = pattern.choose(scores[None], due, inside)[0]
             spent += int(np.count_nonzero(mask)) if pattern.most(1, columns) == columns else due
-            errors = _sweep(piece, part, mask)
-            weights[:, start:stop] = piece
-            weights[:, stop:] -= errors @ factor[start:stop, stop:]
-        result[group][:, order] = weights
+            errors = _sweep(piece, part, np.ascontiguousarray(mask.T))
+            weights[stop:] -= factor[start:stop, stop:].T @ errors
+        result[group][:, order] = weights.T
     return result
 
 
@@ -91,10 +90,22 @@ def _blocks(cells: NDArray[np.intp], block: int) -> Iterator[tuple[int, int, NDA
 def _sweep(
     piece: NDArray[np.float32], factor: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Prune a block in place, column by column; return the errors, scaled, for columns to its right."""
-    errors = np.zeros(piece.shape, np.float32, order="F")
-    for column in range(piece.shape[1]):
-        errors[:, column] = np.where(mask[:, column], 0, piece[:, column] / factor[column, column])
-        piece[:, column] *= mask[:, column]
-        piece[:, column + 1 :] -= np.multiply.outer(errors[:, column], factor[column, column + 1 :])
-    return errors
+    """Prune some columns in place; return their errors, scaled, for the columns to their right.
+
+    Halves are swept one after the other, so that nearly all of the work is matrix products.
+
+    Args:
+        piece: weights ``(C, R)``: a row for each column, which makes columns contiguous.
+        factor: ``(C, C)``, the part of the factor that belongs to them.
+        mask: ``(C, R)``.
+    """
+    columns = len(piece)
+    if columns == 1:
+        errors = np.where(mask, np.float32(0), piece / factor[0, 0])
+        piece *= mask
+        return errors
+    half = columns // 2
+    left = _sweep(piece[:half], factor[:half, :half], mask[:half])
+    piece[half:] -= factor[:half, half:].T @ left
+    right = _sweep(piece[half:], factor[half:, half:], mask[half:])
+    return np.concatenate([left, right])
