@@ -198,6 +198,56 @@ def test_loop_bodies() -> None:
     assert np.allclose(run(loaded, x=X)[0], X @ pruned @ pruned @ pruned, rtol=1e-4, atol=1e-4)
 
 
+def test_scan_bodies() -> None:
+    body = onnx.parser.parse_graph(
+        "body (float[4] state, float[4] row) => (float[4] next, float[4] out) {"
+        " m = MatMul(row, square) next = Add(state, m) out = Identity(m) }"
+    )
+    square = RNG.standard_normal((4, 4)).astype(np.float32)
+    body.initializer.append(numpy_helper.from_array(square, "square"))
+    node = helper.make_node("Scan", ["s", "x"], ["t", "y"], "scan", body=body, num_scan_inputs=1)
+    floats = TensorProto.FLOAT
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", floats, [2, 4])],
+        [helper.make_tensor_value_info("y", floats, [2, 4])],
+        [numpy_helper.from_array(np.zeros(4, np.float32), "s")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    keep = RNG.random((4, 4)) < 0.7
+    loaded, weight = prune(model, keep)
+    assert weight.consumers[0].op_type == "MatMul"
+    assert np.allclose(run(loaded, x=X)[0], X @ np.where(keep, square, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_fused_convolutions_of_onnxruntime() -> None:
+    weight = RNG.standard_normal((2, 3, 3, 3)).astype(np.float32)
+    node = helper.make_node(
+        "FusedConv", ["x", "w"], ["y"], "fused", domain="com.microsoft", activation="Relu"
+    )
+    floats = TensorProto.FLOAT
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", floats, [1, 3, 5, 5])],
+        [helper.make_tensor_value_info("y", floats, [1, 2, 3, 3])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    keep = RNG.random(weight.shape) < 0.5
+    loaded, found = prune(model, keep)
+    assert found.layout.matrices(weight).shape == (1, 2, 27)
+    x = RNG.standard_normal((1, 3, 5, 5)).astype(np.float32)
+    by_hand = onnx.ModelProto.FromString(model.SerializeToString())
+    by_hand.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.where(keep, weight, 0).astype(np.float32), "w")
+    )
+    expected = run(ir.from_proto(by_hand), x=x)[0]
+    assert np.array_equal(run(loaded, x=x)[0], expected)
+
+
 def test_same_names_in_two_bodies_are_told_apart() -> None:
     node = helper.make_node(
         "If",
