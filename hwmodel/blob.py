@@ -91,6 +91,7 @@ def write_blob(file: BinaryIO, entries: Iterable[BlobEntry]) -> None:
             position += file.write(data)
             position += file.write(bytes(-position % ALIGNMENT))
         declared += entry.spec.dense_bytes
+        del entry, segments, stored  # before the next one is made
     # a reader believes no more than so many bytes of arrays for each byte that is there
     position += file.write(bytes(max(0, -(-declared // MAX_EXPANSION) - position)))
     position += file.write(bytes(-position % ALIGNMENT))

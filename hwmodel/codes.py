@@ -84,11 +84,14 @@ class Codes:
         """The nonzero codes ``(nonzeros,)``."""
         return self.numbers[self.positions]
 
-    @cached_property
+    @property
     def transposed(self) -> Codes:
-        """The same codes column after column."""
+        """The same codes column after column; made anew each time, for it is as large as the tensor."""
         turned = np.ascontiguousarray(self.numbers.reshape(self.rows, self.columns).T).ravel()
-        return Codes(turned, self.bits, self.columns, self.rows, self.symbol)
+        codes = Codes(turned, self.bits, self.columns, self.rows, self.symbol)
+        # by way of no mask, which would be kept beside the copy
+        codes.__dict__["positions"] = np.flatnonzero(turned).astype(np.int64, copy=False)
+        return codes
 
     @cached_property
     def codebook(self) -> tuple[NDArray[Any], Codes] | None:
@@ -165,7 +168,8 @@ class Codes:
         rest = bounds[1:] - np.maximum(after[ends[1:]], bounds[:-1])
         filled = ends[1:] > ends[:-1]
         after[ends[:-1][filled]] = bounds[:-1][filled]
-        return self.positions - after[:-1], rest
+        gaps = after[:-1]
+        return np.subtract(self.positions, gaps, out=gaps), rest
 
 
 def codebook_bytes(book: NDArray[Any] | None) -> bytes:

@@ -87,6 +87,7 @@ def best_encoding(
             continue
         layout = encoding.layout(codes)
         price = cost(encoding, layout) if cost else layout.size.bytes
+        del layout  # that of a large tensor is large, and the next is made before this name is free
         if best is None or price < best[0]:
             best = price, encoding
     if best is None:

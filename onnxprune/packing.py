@@ -98,7 +98,8 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
         raise ModelError(msg)
     if options.opset is not None:
         model = convert_opset(model, options.opset, source)
-    original = model_bytes(model)
+    lossy = parse_values(options.values).lossy
+    original = model_bytes(model) if lossy else b""  # a model to compare with, where values change
     weights = weight_reports(collect_weights(model).weights)
     reasons = _why_dense(step, model)
     run_pass(step, model)
@@ -108,7 +109,7 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
         for weight in weights
         if weight.name not in packed and weight.name not in reasons
     }
-    lossy = parse_values(options.values).lossy and bool(packed)
+    lossy = lossy and bool(packed)
     written = save_model(model, output)
     report = Report(
         "pack",

@@ -87,4 +87,7 @@ class RelativeIndex(Encoding):
         bounds = row_starts(frame)
         gaps, _ = codes.gaps(bounds)
         counts = codes.counts(bounds)
-        return counts + sums(gaps >> self.bits, np.concatenate([[0], np.cumsum(counts)]))
+        far = np.flatnonzero(gaps >> self.bits)  # only these need fillers
+        column = np.searchsorted(np.cumsum(counts), far, side="right")
+        fillers = np.bincount(column, weights=gaps[far] >> self.bits, minlength=counts.size)
+        return counts + fillers.astype(np.int64)

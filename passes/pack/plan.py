@@ -59,7 +59,6 @@ class Item:
         fill: the value that is not stored, a scalar of the array's dtype.
         steps: reshapes and transposes that bring what the chain rebuilds, flat, to the weight.
         unit: elements that are stored or left out together; 1 but for blocks.
-        stored: units that hold any other value, bit for bit; ascending, at least one.
         costs: bits that positions and values take under each code that may be used.
     """
 
@@ -67,7 +66,6 @@ class Item:
     prepared: Prepared
     dtype: ir.DataType
     fill: NDArray[Any]
-    stored: NDArray[np.int64]
     steps: tuple[Step, ...]
     unit: int
     costs: Mapping[PositionCode, int] = field(repr=False)
@@ -76,6 +74,14 @@ class Item:
     def array(self) -> NDArray[Any]:
         """What the chain rebuilds, before a scale or cast."""
         return self.prepared.array
+
+    @property
+    def stored(self) -> NDArray[np.int64]:
+        """Units that hold any other value, bit for bit; ascending, at least one.
+
+        Found anew each time: kept for all weights they would take more memory than the file.
+        """
+        return _stored(self.array, self.fill, self.unit)
 
     @property
     def dense_bytes(self) -> float:
@@ -123,10 +129,7 @@ def make_item(
     fill = np.zeros((), flat.dtype)
     if array.itemsize == 1 and flat.size:
         fill = np.asarray(np.bincount(flat).argmax(), flat.dtype)
-    differs = (flat != fill).reshape(-1, unit)
-    stored = np.flatnonzero(differs.any(axis=1) if unit > 1 else differs).astype(np.int64)
-    if not stored.size:
-        stored = np.zeros(1, np.int64)  # a chain needs a value: the fill itself
+    stored = _stored(array, fill.view(array.dtype), unit)
     positions = Positions(array.size // unit, stored)
     value_bits, extra_bits = array.itemsize * 8 * unit, 0
     if prepared.codebook is not None:
@@ -143,7 +146,7 @@ def make_item(
         cost = code.cost(positions)
         costs[code] = cost.bits + (stored.size + cost.fillers) * value_bits + extra_bits
     steps = steps or (("reshape", array.shape),)
-    return Item(name, prepared, dtype, fill.view(array.dtype), stored, steps, unit, costs)
+    return Item(name, prepared, dtype, fill.view(array.dtype), steps, unit, costs)
 
 
 def codes_for(opset: int, kind: str = AUTO) -> tuple[PositionCode, ...]:
@@ -245,3 +248,15 @@ def _pays(stream: Stream, chain_bytes: Mapping[PositionCode, int]) -> bool:
     spent = sum(item.bytes_under(stream.code) for item in stream.items)
     dense = sum(item.dense_bytes for item in stream.items)
     return spent + chain_bytes[stream.code] < dense
+
+
+def _stored(array: NDArray[Any], fill: NDArray[Any], unit: int) -> NDArray[np.int64]:
+    """Which units of an array hold anything but the fill; the first where none does."""
+    bits = f"u{array.itemsize}"
+    flat = np.ascontiguousarray(array).reshape(-1).view(bits)
+    differs = (flat != fill.view(bits)).reshape(-1, unit)
+    stored = np.flatnonzero(differs.any(axis=1) if unit > 1 else differs).astype(
+        np.int64, copy=False
+    )
+    # a chain needs a value: the fill itself
+    return stored if stored.size else np.zeros(1, np.int64)
