@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,40 +73,20 @@ def compress(
     Raises:
         OnnxPruneError: when an argument cannot be used or a file cannot be written.
     """
-    return run_on_file(
-        model,
-        lambda path: _compress(
-            path,
-            data,
-            Path(output),
-            recipe or Recipe(),
-            resume=resume,
-            clock=_Clock(progress),
-            threads=threads,
-            label=label_of(model),
-        ),
+    job = _Job(
+        data, Path(output), recipe or Recipe(), resume, threads, _Clock(progress), label_of(model)
     )
+    return run_on_file(model, lambda path: _compress(path, job))
 
 
-def _compress(
-    path: Path,
-    data: DataSource,
-    output: Path,
-    recipe: Recipe,
-    *,
-    resume: bool,
-    threads: int | None,
-    clock: _Clock,
-    label: str,
-) -> Report:
+def _compress(path: Path, job: _Job) -> Report:
+    recipe, clock = job.recipe, job.clock
     memory = find_memory(recipe.estimate.memory)
     hardware.check_encoding(recipe.encode.encoding)
-    with clock.step("prepare"):
-        study = open_study(path, data, recipe, threads=threads, label=label)
-        folder = open_run(output)
+    study, folder = job.open(path)
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "compress")
-    found, quality = _search_and_prune(study, folder, recipe, clock, resume=resume)
+    found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
     weights = weight_reports(study.collection.weights)
     with clock.step("encode"):
         hardware.write_weights(
@@ -155,38 +136,18 @@ def search(
     Arguments, result and errors are those of :func:`compress`; the packed model and the blob are
     left out.
     """
-    return run_on_file(
-        model,
-        lambda path: _search(
-            path,
-            data,
-            Path(output),
-            recipe or Recipe(),
-            resume=resume,
-            clock=_Clock(progress),
-            threads=threads,
-            label=label_of(model),
-        ),
+    job = _Job(
+        data, Path(output), recipe or Recipe(), resume, threads, _Clock(progress), label_of(model)
     )
+    return run_on_file(model, lambda path: _search(path, job))
 
 
-def _search(
-    path: Path,
-    data: DataSource,
-    output: Path,
-    recipe: Recipe,
-    *,
-    resume: bool,
-    threads: int | None,
-    clock: _Clock,
-    label: str,
-) -> Report:
-    with clock.step("prepare"):
-        study = open_study(path, data, recipe, threads=threads, label=label)
-        folder = open_run(output)
+def _search(path: Path, job: _Job) -> Report:
+    recipe, clock = job.recipe, job.clock
+    study, folder = job.open(path)
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "search")
-    found, quality = _search_and_prune(study, folder, recipe, clock, resume=resume)
+    found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
     weights = weight_reports(study.collection.weights)
     totals = totals_of(weights, model_bytes=folder.model.stat().st_size)
     report = Report(
@@ -338,3 +299,22 @@ class _Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a caller asked for."""
+
+    data: DataSource
+    output: Path
+    recipe: Recipe
+    resume: bool
+    threads: int | None
+    clock: _Clock
+    label: str
+
+    def open(self, path: Path) -> tuple[Study, RunFolder]:
+        """The model and its data, ready to be searched, and the folder to write to."""
+        with self.clock.step("prepare"):
+            study = open_study(path, self.data, self.recipe, threads=self.threads, label=self.label)
+            return study, open_run(self.output)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import ml_dtypes
 import numpy as np
-import onnx
 import onnxruntime as ort
-from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -50,7 +48,6 @@ class Session:
 
     Args:
         model: path of an ONNX file, or its bytes.
-        overrides: arrays that take the place of initializers of the main graph, by name.
         threads: threads inside an operator; None leaves the choice to onnxruntime.
         optimized_path: where onnxruntime saves the graph that it really runs.
 
@@ -62,7 +59,6 @@ class Session:
         self,
         model: str | Path | bytes,
         *,
-        overrides: Mapping[str, NDArray[Any]] | None = None,
         threads: int | None = None,
         optimized_path: Path | None = None,
     ) -> None:
@@ -75,8 +71,7 @@ class Session:
             options.optimized_model_filepath = str(optimized_path)
         label = "the model" if isinstance(model, bytes) else f"'{model}'"
         try:
-            source = _overridden(model, overrides, options) if overrides else model
-            source = source if isinstance(source, bytes) else str(source)
+            source = model if isinstance(model, bytes) else str(model)
             self._session = ort.InferenceSession(
                 source, options, providers=["CPUExecutionProvider"]
             )
@@ -116,32 +111,6 @@ class Session:
             msg = f"onnxruntime cannot run {self._label}: {_first_line(error)}"
             raise ModelError(msg) from error
         return outputs
-
-
-def _overridden(
-    model: str | Path | bytes,
-    overrides: Mapping[str, NDArray[Any]],
-    options: ort.SessionOptions,
-) -> bytes:
-    """The model with other values for some initializers, injected before anything is optimized.
-
-    ``SessionOptions.add_initializer`` will not do: optimizers that fold or reorder weights (for Conv,
-    say) go on reading the values that the model itself holds.
-    """
-    if isinstance(model, bytes):
-        proto = onnx.load_model_from_string(model)
-    else:
-        proto = onnx.load_model(str(model), load_external_data=False)
-        folder = str(Path(model).resolve().parent)
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", folder
-        )
-    for tensor in proto.graph.initializer:
-        if tensor.name in overrides:
-            tensor.CopyFrom(
-                numpy_helper.from_array(np.ascontiguousarray(overrides[tensor.name]), tensor.name)
-            )
-    return bytes(proto.SerializeToString())
 
 
 def _first_line(error: Exception) -> str:
