@@ -154,7 +154,7 @@ def _get_value(
 
 
 @compiled
-def read_codes(
+def read_codes(  # noqa: C901, PLR0912 - one loop: what is called out of it makes it three times slower
     words: NDArray[np.uint64],
     chunks: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     gap_form: tuple[int, int],
@@ -183,6 +183,7 @@ def read_codes(
     """
     starts, ends, bounds = chunks
     pair_table, gap_table, symbol_table = tables
+    together = PAIRS_IN_WINDOW if pair_table.size > 1 else 0
     pair_mask, code_mask = np.uint64(pair_table.size - 1), np.uint64(symbol_table.size - 1)
     gap_mask = low_bits(GAP_WINDOW)
     for i in range(starts.size):
@@ -190,7 +191,7 @@ def read_codes(
         while cursor < end:
             window = window_at(words, place)
             done = 0
-            while done < PAIRS_IN_WINDOW:
+            while done < together:
                 pair = pair_table[window & pair_mask]
                 reach = cursor + np.int64(pair >> np.uint32(13))
                 if pair == 0 or reach >= end:
@@ -200,9 +201,9 @@ def read_codes(
                 place += np.int64(pair & np.uint32(31))
                 window >>= np.uint64(pair & np.uint32(31))
                 done += 1
-            if place > last:
-                return OVERRUN
             if done:
+                if place > last:
+                    return OVERRUN
                 continue
             entry = gap_table[window & gap_mask]
             taken = np.int64(entry & np.uint32(31))
@@ -280,7 +281,7 @@ def read_symbols(
                 window >>= np.uint64(length)
                 place += length
             k += SYMBOLS_IN_WINDOW
-        for k in range(k, bounds[i + 1]):
+        while k < bounds[i + 1]:
             window = window_at(words, place)
             value, place = _get_value(words, place, window, symbol_table, code_mask, value_form)
             if place < 0:
@@ -288,5 +289,6 @@ def read_symbols(
             if place > last:
                 return OVERRUN
             codes[k] = value
+            k += 1
         reached[i] = place
     return DONE

@@ -34,7 +34,7 @@ def gather_slots(
         used, begin = k, bounds[i]
         for place in range(begin, bounds[i + 1]):
             code = codes[place]
-            keep = np.int64(code != 0)
+            keep = int(code != 0)
             places[used] = (place - begin) * keep
             values[used] = code
             used += keep
@@ -98,10 +98,10 @@ def read_groups(
             for group in range(groups):
                 begin = row * columns + group * size
                 length = min(size, columns - group * size)
-                least = np.int64(0)  # what the next place must be at least
+                least = 0  # what the next place must be at least
                 for _ in range(slots):
                     value = window_at(words, value_place) & mask
-                    inside = np.int64(window_at(words, place) & place_mask)
+                    inside = int(window_at(words, place) & place_mask)
                     value_place += bits
                     place += place_bits
                     if value:

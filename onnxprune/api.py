@@ -15,7 +15,7 @@ from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, model_file, run_on_file, run_on_files
 from onnxprune.inventory import report_of, totals_of, weight_reports
-from onnxprune.memories import find_memories, find_memory
+from onnxprune.memories import DEFAULT_MEMORY, find_memories, find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
 from onnxprune.pruning import prune
@@ -214,15 +214,19 @@ def encode(
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
     """
-    target = Path(output)
+    target, known = Path(output), tuple(decoder)
+    space = make_design_space(
+        [find_memory(memory or DEFAULT_MEMORY)],
+        decoder=known,
+        decoder_lanes=[decoder_lanes],
+        decoder_width=decoder_width,
+    )
     storage = make_storage(
         encoding,
         chunk=chunk,
         align=align,
-        decoder=tuple(decoder),
-        decoder_lanes=decoder_lanes,
-        decoder_width=decoder_width,
-        memory=None if memory is None else find_memory(memory),
+        decoder=known,
+        hardware=None if memory is None else space.only,
     )
     check_parent(target)
 
@@ -250,11 +254,13 @@ def decode(blob: PathLike, output: PathLike) -> None:
 def estimate(
     source: ModelSource,
     *,
-    memory: str = "ddr4-2400",
+    memory: str = DEFAULT_MEMORY,
     encoding: str | None = None,
     decoder_lanes: Sequence[int] = (),
     decoder_width: int = 1,
     chunk: int | None = None,
+    align: int = 1,
+    decoder: Sequence[str] = (),
     compute_lanes: int = 0,
     clock_ratio: float = 1.0,
     buffers: int = 2,
@@ -274,6 +280,8 @@ def estimate(
         decoder_lanes: numbers of lanes of the decoder; none leaves decoding out.
         decoder_width: values that a lane places in a clock.
         chunk: weights of a chunk; None: 1024 with a decoder, all without.
+        align: chunks begin at multiples of so many bytes, a power of two.
+        decoder: names of the encodings that the hardware's decoder knows; empty for all.
         compute_lanes: units that take a nonzero weight a clock; 0 leaves them out.
         clock_ratio: clocks of decoder and compute units in a clock of the memory.
         buffers: 1 single, 2 double buffering, more for deeper prefetch.
@@ -289,6 +297,8 @@ def estimate(
         decoder_lanes=decoder_lanes,
         decoder_width=decoder_width,
         chunk=chunk,
+        align=align,
+        decoder=tuple(decoder),
         compute_lanes=compute_lanes,
         clock_ratio=clock_ratio,
         buffers=buffers,
@@ -297,8 +307,8 @@ def estimate(
 
     def job(path: Path) -> Report:
         if hardware.is_blob(path):
-            if encoding is not None or chunk is not None:
-                msg = f"'{path}' is a blob, whose tensors are encoded already; leave encoding and chunk out"
+            if encoding is not None or chunk is not None or align != 1 or decoder:
+                msg = f"'{path}' is a blob, whose tensors are encoded already; leave encoding, chunk, align and decoder out"
                 raise RecipeError(msg)
             weights: list[WeightReport] = []
             explored = explore(hardware.blob_tensors(path, weights), space)

@@ -10,13 +10,12 @@ import numpy as np
 
 from hwmodel import blob as swb
 from hwmodel.blob import BlobEntry, open_blob, write_blob
-from hwmodel.encodings import encoding_names, get_encoding
+from hwmodel.codes import Codes
 from hwmodel.entropy import entropy_bound_bits
 from hwmodel.errors import BlobError as HardwareBlobError
-from hwmodel.fetch import fetch_stream
-from hwmodel.select import best_encoding
+from hwmodel.estimate import encode_tensor, encoded_cycles
 from hwmodel.tensor import TensorSpec
-from onnxprune.design_space import Tensor
+from onnxprune.design_space import Tensor, explore
 from onnxprune.errors import BlobError, RecipeError
 from onnxprune.files import replacing
 from onnxprune.report import WeightReport
@@ -29,44 +28,43 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hwmodel.blob_index import BlobTensor
-    from hwmodel.encoding import Encoding
+    from hwmodel.estimate import Hardware
     from hwmodel.memory import Memory
+    from onnxprune.design_space import DesignSpace
     from passes.weights import Weight
 
-AUTO = "auto"
 
-
-def check_encoding(name: str) -> None:
-    """Check the name of an encoding.
-
-    Raises:
-        RecipeError: naming those there are.
-    """
-    if name != AUTO and name not in encoding_names():
-        msg = f"there is no encoding '{name}'; known are {', '.join((AUTO, *encoding_names()))}"
-        raise RecipeError(msg)
-
-
-def encoding_of(array: NDArray[Any], spec: TensorSpec, name: str) -> Encoding:
-    """The encoding by that name, or with ``auto`` the one of fewest bytes."""
-    return best_encoding(array, spec) if name == AUTO else get_encoding(name)
-
-
-def encoded_bytes(weight: Weight, array: NDArray[Any], name: str) -> int:
-    """How many bytes a weight takes in the blob, without its place in the header.
+def encoded_bytes(weight: Weight, array: NDArray[Any], storage: Storage) -> int:
+    """How many bytes a weight takes in the blob, without its place in the index.
 
     Args:
         weight: what is encoded.
         array: its values as they would be after pruning.
-        name: of the encoding, or ``auto``.
+        storage: how it would be stored.
+
+    Raises:
+        RecipeError: when it cannot be stored so.
     """
     spec = _spec_of(weight)
-    return encoding_of(array, spec, name).size(array, spec).bytes
+    return choose_encoding(array, spec, storage).size(array, spec).bytes
 
 
-def cycles_of(fetched_bytes: int, memory: Memory) -> int:
-    """Memory clock cycles that fetching so many bytes in one stream takes."""
-    return fetch_stream(memory, fetched_bytes).cycles
+def fetch_cycles(weight: Weight, array: NDArray[Any], storage: Storage, hardware: Hardware) -> int:
+    """Memory clocks until a weight is fetched, and decoded and used where the hardware says how.
+
+    Args:
+        weight: what is fetched.
+        array: its values as they would be after pruning.
+        storage: how it would be stored.
+        hardware: from the memory to the compute units.
+
+    Raises:
+        RecipeError: when it cannot be stored so.
+    """
+    spec = _spec_of(weight)
+    codes = Codes.of(array, spec)
+    encoding = choose_encoding(array, spec, storage)
+    return encoded_cycles(encode_tensor(encoding, codes, hardware.decoder), hardware).cycles
 
 
 def write_weights(weights: Sequence[Weight], path: Path, storage: Storage) -> None:
@@ -109,13 +107,25 @@ def with_blob(weights: Sequence[WeightReport], path: Path) -> tuple[WeightReport
     )
 
 
-def with_fetch(weights: Sequence[WeightReport], memory: Memory) -> tuple[WeightReport, ...]:
-    """The weights with the cycles that fetching them takes, encoded and dense."""
+def with_fetch(
+    weights: Sequence[WeightReport], path: Path, space: DesignSpace
+) -> tuple[WeightReport, ...]:
+    """The weights with what fetching them costs, as a blob stores them and dense.
+
+    Args:
+        weights: all that the blob holds.
+        path: of the blob.
+        space: of one point.
+    """
+    explored = explore(blob_tensors(path, []), space)
+    fetched = {one.name: one.fetch for one in explored.points[0].weights}
     return tuple(
         replace(
             weight,
-            dense_fetch_cycles=cycles_of(weight.dense_bytes, memory),
-            fetch_cycles=cycles_of(weight.encoded_bytes or weight.dense_bytes, memory),
+            dense_fetch_cycles=explored.dense[weight.name].cycles,
+            fetch_cycles=fetched[weight.name].cycles,
+            dense_fetch=explored.dense[weight.name],
+            fetch=fetched[weight.name],
         )
         for weight in weights
     )
@@ -160,6 +170,24 @@ def blob_errors(path: Path) -> Iterator[None]:
 def describe(memory: Memory) -> dict[str, Any]:
     """A memory's specification, for the report."""
     return memory.describe()
+
+
+def behind_memory(space: DesignSpace) -> dict[str, Any]:
+    """What stands behind the memory, for the report; without a decoder there is nothing."""
+    one, accelerator = space.only, space.accelerator
+    figures: dict[str, Any] = {}
+    if one.decoder:
+        known = {"encodings": one.decoder.encodings} if one.decoder.encodings else {}
+        figures |= {"decoder_lanes": one.decoder.lanes, "decoder_width": one.decoder.width, **known}
+    if one.compute_lanes:
+        figures["compute_lanes"] = one.compute_lanes
+    if figures:
+        figures |= {
+            "clock_ratio": accelerator.clock_ratio,
+            "buffers": accelerator.buffers,
+            "buffer_bytes": accelerator.buffer_bytes,
+        }
+    return figures
 
 
 def is_blob(path: Path) -> bool:

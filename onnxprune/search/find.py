@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import onnxprune
 from onnxprune import hardware
-from onnxprune.memories import find_memory
 from onnxprune.plan import Plan
 from onnxprune.report import SearchReport, SplitSizes, TrialReport
 from onnxprune.search.controller import Problem, Trial
 from onnxprune.search.journal import Journal
 from onnxprune.search.measure import elements_space, measured_space
 from onnxprune.search.run import make_controller, run_search
+from onnxprune.target_hardware import target_hardware
 from passes.allocation import global_threshold, uniform
 from passes.pack import MODEL_BYTES, packed_bytes
 from passes.saliency import magnitude
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxprune.recipe import Recipe, Unit
+    from onnxprune.search.measure import CostOf
     from onnxprune.search.space import Levels, Space
     from onnxprune.study import Study
     from passes.weights import Weight
@@ -105,20 +106,19 @@ def _space(study: Study, recipe: Recipe, unit: Unit) -> Space:
     weights = study.collection.weights
     if unit == "elements":
         return elements_space(weights)
-    encoding = recipe.encode.encoding
-    if unit == "blob_bytes":
-        return measured_space(
-            weights, lambda weight, array: hardware.encoded_bytes(weight, array, encoding), 0.0
-        )
-    if unit == "cycles":
-        memory = find_memory(recipe.estimate.memory)
-        return measured_space(
-            weights,
-            lambda w, array: hardware.cycles_of(hardware.encoded_bytes(w, array, encoding), memory),
-            0.0,
-        )
+    if unit in ("blob_bytes", "cycles"):
+        return measured_space(weights, _blob_cost(recipe, unit), 0.0)
     rest = study.path.stat().st_size - sum(weight.array().nbytes for weight in weights)
     return measured_space(weights, _packed_cost, float(rest + MODEL_BYTES))
+
+
+def _blob_cost(recipe: Recipe, unit: Unit) -> CostOf:
+    """What a weight costs in the blob, as the recipe stores and fetches it."""
+    target = target_hardware(recipe)
+    storage, one = target.storage, target.space.only
+    if unit == "cycles":
+        return lambda weight, array: hardware.fetch_cycles(weight, array, storage, one)
+    return lambda weight, array: hardware.encoded_bytes(weight, array, storage)
 
 
 def _packed_cost(weight: Weight, array: NDArray[Any]) -> float:
