@@ -286,9 +286,11 @@ def read_symbols(
             value, place = _get_value(words, place, window, symbol_table, code_mask, value_form)
             if place < 0:
                 return NO_CODE
-            if place > last:
-                return OVERRUN
             codes[k] = value
             k += 1
+            if place > last:
+                break
+        if place > last:
+            return OVERRUN
         reached[i] = place
     return DONE

@@ -41,7 +41,13 @@ def gap_bits(gaps: NDArray[np.int64], divisor: int) -> NDArray[np.int64]:
 def best_divisor(codes: Codes, frame: Frame, divisors: Sequence[int]) -> int:
     """The divisor under which all gaps of a tensor take the fewest bits."""
     distinct, before, behind = codes.gap_counts(frame.bounds)
-    often = before + behind
+    return least_divisor(distinct, before + behind, divisors)
+
+
+def least_divisor(
+    distinct: NDArray[np.int64], often: NDArray[np.int64], divisors: Sequence[int]
+) -> int:
+    """The divisor under which gaps that occur so often take the fewest bits."""
     # the lengths are convex in the divisor but for small ripples, so far ones need no look
     mean = float(distinct @ often) / max(1, int(often.sum()))
     near = [d for d in divisors if mean / 8 <= d <= 2 * mean + 4] or [divisors[0]]

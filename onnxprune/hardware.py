@@ -11,11 +11,13 @@ import numpy as np
 from hwmodel import blob as swb
 from hwmodel.blob import BlobEntry, open_blob, write_blob
 from hwmodel.codes import Codes
+from hwmodel.encodings.entropy import Entropy
 from hwmodel.entropy import entropy_bound_bits
 from hwmodel.errors import BlobError as HardwareBlobError
 from hwmodel.estimate import encode_tensor, encoded_cycles
+from hwmodel.select import SMALL, share_tables
 from hwmodel.tensor import TensorSpec
-from onnxprune.design_space import Tensor, explore
+from onnxprune.design_space import AUTO, Tensor, explore
 from onnxprune.errors import BlobError, RecipeError
 from onnxprune.files import replacing
 from onnxprune.report import WeightReport
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hwmodel.blob_index import BlobTensor
+    from hwmodel.encoding import Encoding
     from hwmodel.estimate import Hardware
     from hwmodel.memory import Memory
     from onnxprune.design_space import DesignSpace
@@ -76,7 +79,14 @@ def write_weights(weights: Sequence[Weight], path: Path, storage: Storage) -> No
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         try:
-            write_blob(file, (_entry(weight, storage) for weight in weights))
+            encodings = _encodings(weights, storage)
+            write_blob(
+                file,
+                (
+                    BlobEntry(_spec_of(weight), weight.array(), encoding)
+                    for weight, encoding in zip(weights, encodings, strict=True)
+                ),
+            )
         except ValueError as error:
             if isinstance(error, RecipeError):
                 raise
@@ -141,9 +151,19 @@ def same_bits(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]
     )
 
 
-def _entry(weight: Weight, storage: Storage) -> BlobEntry:
-    array, spec = weight.array(), _spec_of(weight)
-    return BlobEntry(spec, array, choose_encoding(array, spec, storage))
+def _encodings(weights: Sequence[Weight], storage: Storage) -> list[Encoding]:
+    """How each weight is stored; small ones may share a table where bytes decide."""
+    encodings, small = [], {}
+    shares = storage.encoding == AUTO and (not storage.decoder or Entropy.name in storage.decoder)
+    for number, weight in enumerate(weights):
+        array, spec = weight.array(), _spec_of(weight)
+        encodings.append(choose_encoding(array, spec, storage))
+        if shares and array.size <= SMALL:
+            small[number] = array, spec
+    shared = share_tables(list(small.values()), [encodings[number] for number in small])
+    for number, encoding in zip(small, shared, strict=True):
+        encodings[number] = encoding
+    return encodings
 
 
 def _spec_of(weight: Weight) -> TensorSpec:
