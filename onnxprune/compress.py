@@ -87,7 +87,7 @@ def _compress(path: Path, job: _Job) -> Report:
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "compress")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
-    weights = weight_reports(study.collection.weights)
+    weights = weight_reports(study.collection.weights, study.ruled.patterns)
     with clock.step("encode"):
         hardware.write_weights(
             study.collection.weights, folder.blob, Storage(recipe.encode.encoding)
@@ -148,7 +148,7 @@ def _search(path: Path, job: _Job) -> Report:
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "search")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
-    weights = weight_reports(study.collection.weights)
+    weights = weight_reports(study.collection.weights, study.ruled.patterns)
     totals = totals_of(weights, model_bytes=folder.model.stat().st_size)
     report = Report(
         "search",
@@ -190,7 +190,9 @@ def _search_and_prune(
         )
     write_text(folder.plan, found.plan.to_json())
     with clock.step("prune"):
-        ApplyMasksPass(masks_of(study.collection.weights, found.plan.keep))(study.model)
+        ApplyMasksPass(masks_of(study.collection.weights, found.plan.keep, study.ruled.patterns))(
+            study.model
+        )
         save_model(study.model, folder.model)
     with clock.step("evaluate"):
         quality = _quality(study, folder, recipe)
@@ -260,9 +262,11 @@ def _target(recipe: Recipe, totals: Totals) -> TargetReport | None:
 def _warnings(study: Study, found: Found, *, packed: bool) -> tuple[str, ...]:
     warnings = []
     if not found.kept:
+        ruled = study.ruled.keep or study.ruled.structured
+        but = " that no rule of the recipe takes away" if ruled else ""
         warnings.append(
-            "no candidate kept the limit with the confidence asked for, so every weight stays; allow a larger "
-            "drop, more trials or more data"
+            f"no candidate kept the limit with the confidence asked for, so every weight stays{but}; allow a "
+            "larger drop, more trials or more data"
         )
     if len(study.held_out) < FEW_SAMPLES:
         warnings.append(

@@ -19,7 +19,9 @@ from onnxprune.cli.options import (
     OpTypes,
     Output,
     PatternText,
+    RecipeFile,
     Seed,
+    Settings,
     Threads,
 )
 
@@ -51,6 +53,8 @@ def prune(
         Path | None,
         typer.Option("--plan", help="JSON plan with the sparsity of each weight or node."),
     ] = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
     data: CalibrationData = None,
     method: Annotated[
         MethodName,
@@ -69,7 +73,7 @@ def prune(
             show_default=False,
         ),
     ] = None,
-    pattern: PatternText = "unstructured",
+    pattern: PatternText = None,
     damping: Annotated[
         float,
         typer.Option("--damping", help="Of the Hessian, as a share of its mean diagonal."),
@@ -102,17 +106,20 @@ def prune(
     """
     from onnxprune import api
     from onnxprune.one_shot import OneShot
+    from onnxprune.recipe import load_recipe, read_settings
     from onnxprune.terminal import progress_bars
 
+    given = {"prune.pattern": pattern, "seed": seed}
+    resolved = load_recipe(recipe, given | read_settings(settings or ()))
     options = OneShot(
         method=method.value,
         allocation=None if allocation is None else allocation.value,
-        pattern=pattern,
+        pattern=resolved.prune.pattern,
         damping=damping,
         sequential=sequential,
         bias_correction=bias_correction,
         batch_norm=batch_norm,
-        seed=seed or 0,
+        seed=resolved.seed,
     )
     with progress_bars() as progress:
         report = api.prune(
@@ -122,6 +129,7 @@ def prune(
             plan=plan,
             data=data,
             options=options,
+            recipe=resolved,
             nodes_to_exclude=nodes_to_exclude or (),
             op_types_to_prune=op_types_to_prune,
             embeddings=embeddings,

@@ -27,12 +27,14 @@ from onnxprune.paired import paired_drop
 from onnxprune.plan import load_plan
 from onnxprune.recipe import Recipe
 from onnxprune.report import Quality, Report, TargetReport, describe_model
+from onnxprune.rules import apply_rules
 from onnxprune.runtime import Session
-from onnxprune.selection import select
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import onnx_ir as ir
 
     from onnxprune.data import Dataset, DataSource
     from onnxprune.finetune.bridge import OnnxModule
@@ -132,9 +134,7 @@ class _Run:
         recipe, settings = self.recipe, self.recipe.finetune
         proto = load_proto(self.source)
         loaded = load_model(self.source)
-        collection = select(
-            collect_weights(loaded), recipe.prune.nodes_to_exclude, recipe.prune.op_types_to_prune
-        )
+        collection = _selected(loaded, recipe, prunes=bool(recipe.target or plan))
         session = Session(self.source, threads=self.threads)
         parts = deal(session, data, held_out, validation, recipe)
         module = to_torch(proto, compute=torch.float32).to(self.device)
@@ -288,6 +288,22 @@ class _Run:
             warnings=tuple(warnings),
             timings_s={"finetune": round(seconds, 3)},
         )
+
+
+def _selected(model: ir.Model, recipe: Recipe, *, prunes: bool) -> Collection:
+    """The weights that the recipe does not leave out.
+
+    Raises:
+        RecipeError: where rules say what training does not do.
+    """
+    ruled = apply_rules(collect_weights(model), recipe)
+    if prunes and (ruled.keep or ruled.structured):
+        msg = (
+            "fine-tuning prunes by a target or a plan, not by the sparsity or pattern of rules; give the "
+            "sparsities as a plan (--plan), or prune first and fine-tune without a target"
+        )
+        raise RecipeError(msg)
+    return ruled.collection
 
 
 def _goal(
