@@ -9,7 +9,7 @@ from hwmodel.entropy import entropy_bound_bits
 from onnxprune.report import Report, SkippedReport, Totals, WeightReport, describe_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def weight_reports(
-    weights: Sequence[Weight], patterns: Mapping[str, Pattern] | None = None
+    weights: Iterable[Weight], patterns: Mapping[str, Pattern] | None = None
 ) -> tuple[WeightReport, ...]:
     """What each weight holds now, and the pattern that it was pruned in, where one is given."""
     shapes = patterns or {}

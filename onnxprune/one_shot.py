@@ -11,6 +11,7 @@ from onnxprune.data import load_data, random_data
 from onnxprune.errors import DataError, OnnxPruneError, RecipeError
 from onnxprune.evaluate import feeds_of
 from onnxprune.model_io import model_bytes
+from onnxprune.progress import Progress, silent
 from onnxprune.rules import share_left
 from onnxprune.runtime import Session
 from passes.allocation import cheapest, erk, global_threshold, owl, uniform
@@ -26,7 +27,7 @@ from passes.saliency import lamp, magnitude, wanda
 from passes.sequential import Options, prune_sequentially
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from passes.stream import Runner
     from passes.weights import Weight
 
-    Progress = Callable[[str, int, int], None]
 
 Allocation = Literal["uniform", "global", "erk", "lamp", "owl", "loss"]
 ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
@@ -157,7 +157,7 @@ def prune_one_shot(
     Raises:
         RecipeError, DataError, ModelError: when an option, the data or the model cannot be used.
     """
-    job = _Job(model, ruled, options, data, threads, progress or (lambda *_: None))
+    job = _Job(model, ruled, options, data, threads, progress or silent)
     return job.run(sparsity, keep)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import threadpool_limits
-
+from onnxprune.blas import blas_threads
 from onnxprune.errors import RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, run_on_files
@@ -16,6 +16,7 @@ from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot, prune_one_shot
 from onnxprune.packing import run_pass
 from onnxprune.plan import Plan, load_plan
+from onnxprune.progress import silent
 from onnxprune.recipe import Recipe
 from onnxprune.rules import apply_rules, share_left
 from passes.allocation import uniform
@@ -24,12 +25,13 @@ from passes.magnitude import PruneByMagnitudePass, global_keep
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
     from onnxprune.data import DataSource
     from onnxprune.one_shot import Allocation
+    from onnxprune.progress import Progress
     from onnxprune.report import Report
     from onnxprune.rules import Ruled
     from passes.methods import Method
@@ -54,7 +56,7 @@ def prune(
     op_types_to_prune: Sequence[str] | None = None,
     embeddings: bool = False,
     threads: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Prune in one shot, without search and without labels, and write the model, dense with zeros.
 
@@ -96,15 +98,17 @@ def prune(
         msg = "give either a sparsity (--sparsity) or a plan (--plan), not both"
         raise RecipeError(msg)
 
+    tell = progress or silent
+
     def job(source: Path, target: Path) -> Report:
         check_parent(target)
         loaded = load_model(source)
         ruled = apply_rules(collect_weights(loaded, embeddings=embeddings), settings)
         collection = ruled.collection
         if chosen.streams and data is None and not ruled.structured:
-            parts = _prune_by_magnitude(loaded, ruled, sparsity, plan, chosen)
+            parts = _prune_by_magnitude(loaded, ruled, sparsity, plan, chosen, tell)
         else:
-            with threadpool_limits(threads, user_api="blas"):
+            with blas_threads(threads):
                 pruned = prune_one_shot(
                     loaded,
                     ruled,
@@ -117,7 +121,7 @@ def prune(
                 )
             run_pass(AssignConstantsPass(pruned.constants), loaded)
             parts = {"methods": pruned.methods, "warnings": pruned.warnings}
-        save_model(loaded, target)
+        save_model(loaded, target, progress=partial(tell, "write"))
         weights = weight_reports(collection.weights, ruled.patterns)
         seed = chosen.seed if chosen.needs_data else None
         return report_of("prune", source, loaded, collection, seed=seed, weights=weights, **parts)
@@ -131,10 +135,11 @@ def _prune_by_magnitude(
     sparsity: float | None,
     plan: PathLike | None,
     options: OneShot,
+    tell: Progress,
 ) -> dict[str, Any]:
     """Prune block by block, whatever the model's size; what to say of it in the report."""
     chosen = _plan(ruled, sparsity, plan, options.chosen_allocation)
-    run_pass(PruneByMagnitudePass(chosen.keep), model)
+    run_pass(PruneByMagnitudePass(chosen.keep, partial(tell, "prune")), model)
     allocation = "plan" if plan else options.chosen_allocation
     return {
         "methods": {"saliency": "magnitude", "allocation": allocation},

@@ -33,8 +33,11 @@ def inspect(model: Model, *, embeddings: Embeddings = False, as_json: AsJson = F
     Example: onnxprune inspect models/lenet5.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    finish(api.inspect(model, embeddings=embeddings), as_json=as_json)
+    with progress_bars() as progress:
+        report = api.inspect(model, embeddings=embeddings, progress=progress)
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -189,21 +192,24 @@ def pack(
     Example: onnxprune pack pruned.onnx -o packed.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    report = api.pack(
-        model,
-        output,
-        values=values,
-        positions=positions,
-        runtime=runtime,  # type: ignore[arg-type] # checked there, with the names allowed
-        opset=opset,
-        freeze_inputs=freeze_inputs,
-        large=large,
-        data=data,
-        samples=samples,
-        seed=seed or 0,
-        threads=threads,
-    )
+    with progress_bars() as progress:
+        report = api.pack(
+            model,
+            output,
+            values=values,
+            positions=positions,
+            runtime=runtime,  # type: ignore[arg-type] # checked there, with the names allowed
+            opset=opset,
+            freeze_inputs=freeze_inputs,
+            large=large,
+            data=data,
+            samples=samples,
+            seed=seed or 0,
+            threads=threads,
+            progress=progress,
+        )
     finish(report, as_json=as_json)
 
 
@@ -214,8 +220,11 @@ def unpack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
     Example: onnxprune unpack packed.onnx -o pruned.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    finish(api.unpack(model, output), as_json=as_json)
+    with progress_bars() as progress:
+        report = api.unpack(model, output, progress=progress)
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -238,8 +247,13 @@ def shrink(
     Example: onnxprune shrink pruned.onnx -o small.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    finish(api.shrink(model, output, data=data, samples=samples, seed=seed or 0), as_json=as_json)
+    with progress_bars() as progress:
+        report = api.shrink(
+            model, output, data=data, samples=samples, seed=seed or 0, progress=progress
+        )
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -272,15 +286,18 @@ def verify(
     Example: onnxprune verify pruned.onnx packed.onnx --rtol 0 --atol 0
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    report = api.verify(
-        reference,
-        candidate,
-        data=data,
-        samples=samples,
-        rtol=rtol,
-        atol=atol,
-        seed=seed or 0,
-        threads=threads,
-    )
+    with progress_bars() as progress:
+        report = api.verify(
+            reference,
+            candidate,
+            data=data,
+            samples=samples,
+            rtol=rtol,
+            atol=atol,
+            seed=seed or 0,
+            threads=threads,
+            progress=progress,
+        )
     finish(report, as_json=as_json)

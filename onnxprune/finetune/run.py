@@ -80,7 +80,7 @@ def finetune(
         resume: go on from the checkpoint.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
         threads: of torch and onnxruntime.
-        progress: called with the phase, the steps done and the steps there are.
+        progress: called with the phase, its steps done and the steps it has.
 
     Raises:
         OnnxPruneError: when an argument cannot be used, or training diverges.
@@ -90,9 +90,7 @@ def finetune(
     check_parent(target)
     kept_at = Path(checkpoint) if checkpoint else target.with_name(f"{target.name}.checkpoint")
     check_parent(kept_at)
-    if threads:
-        torch.set_num_threads(threads)
-    with _processes() as (rank, ranks):
+    with _torch_threads(threads), _processes() as (rank, ranks):
         return _Run(
             source,
             target,
@@ -346,6 +344,18 @@ def _device(name: str) -> torch.device:
         msg = f"device '{name}' cannot be used: {reason}; use auto or cpu"
         raise RecipeError(msg) from error
     return device
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """So many threads of torch for a block; afterwards as many as before."""
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
