@@ -20,6 +20,7 @@ from hwmodel.tensor import TensorSpec
 from onnxprune.design_space import AUTO, Tensor, explore
 from onnxprune.errors import BlobError, RecipeError
 from onnxprune.files import replacing
+from onnxprune.progress import counted
 from onnxprune.report import WeightReport
 from onnxprune.storage import Storage, choose_encoding
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from hwmodel.estimate import Hardware
     from hwmodel.memory import Memory
     from onnxprune.design_space import DesignSpace
+    from onnxprune.progress import Progress
     from passes.weights import Weight
 
 
@@ -70,7 +72,9 @@ def fetch_cycles(weight: Weight, array: NDArray[Any], storage: Storage, hardware
     return encoded_cycles(encode_tensor(encoding, codes, hardware.decoder), hardware).cycles
 
 
-def write_weights(weights: Sequence[Weight], path: Path, storage: Storage) -> None:
+def write_weights(
+    weights: Sequence[Weight], path: Path, storage: Storage, progress: Progress | None = None
+) -> None:
     """Write all weights into one blob, stored as asked for.
 
     Raises:
@@ -79,7 +83,7 @@ def write_weights(weights: Sequence[Weight], path: Path, storage: Storage) -> No
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         try:
-            encodings = _encodings(weights, storage)
+            encodings = _encodings(counted(weights, "encode", progress), storage)
             write_blob(
                 file,
                 (
@@ -93,14 +97,15 @@ def write_weights(weights: Sequence[Weight], path: Path, storage: Storage) -> No
             raise RecipeError(str(error)) from error
 
 
-def read_weights(path: Path) -> dict[str, NDArray[Any]]:
+def read_weights(path: Path, progress: Progress | None = None) -> dict[str, NDArray[Any]]:
     """All weights of a blob, decoded, by name.
 
     Raises:
         BlobError: when the blob is missing, damaged or hostile.
     """
     with blob_errors(path), open_blob(path) as blob:
-        return {tensor.spec.name: blob.read(tensor.spec.name) for tensor in blob.tensors}
+        names = [tensor.spec.name for tensor in blob.tensors]
+        return {name: blob.read(name) for name in counted(names, "decode", progress)}
 
 
 def with_blob(weights: Sequence[WeightReport], path: Path) -> tuple[WeightReport, ...]:
@@ -151,7 +156,7 @@ def same_bits(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]
     )
 
 
-def _encodings(weights: Sequence[Weight], storage: Storage) -> list[Encoding]:
+def _encodings(weights: Iterable[Weight], storage: Storage) -> list[Encoding]:
     """How each weight is stored; small ones may share a table where bytes decide."""
     encodings, small = [], {}
     shares = storage.encoding == AUTO and (not storage.decoder or Entropy.name in storage.decoder)
@@ -225,14 +230,16 @@ def tensor_of(weight: Weight) -> Tensor:
     return Tensor(_spec_of(weight), weight.array())
 
 
-def blob_tensors(path: Path, weights: list[WeightReport]) -> Iterator[Tensor]:
+def blob_tensors(
+    path: Path, weights: list[WeightReport], progress: Progress | None = None
+) -> Iterator[Tensor]:
     """What a blob holds, tensor by tensor; the figures of each are appended to ``weights``.
 
     Raises:
         BlobError: when the blob is missing, damaged or hostile.
     """
     with blob_errors(path), open_blob(path) as blob:
-        for tensor in blob.tensors:
+        for tensor in counted(blob.tensors, "estimate", progress):
             array = blob.read(tensor.spec.name)
             weights.append(_blob_weight(tensor, array))
             yield Tensor(tensor.spec, array, tensor.encoding)

@@ -42,7 +42,8 @@ class Found:
     """What a search found.
 
     Attributes:
-        plan: the cheapest one that keeps the limit on the search part; dense when none does.
+        plan: the cheapest one that keeps the limit on the search part; when none does, the densest that
+            the recipe's rules allow.
         kept: whether any trial kept the limit.
         trials: all of them.
         report: for the report.
@@ -87,7 +88,7 @@ def find_plan(
     )
     best = problem.best(trials)
     elements = {weight.name: weight.elements for weight in study.collection.weights}
-    plan = Plan(space.keep(best.levels) if best else elements, elements)
+    plan = Plan(space.keep(best.levels if best else (0,) * space.dimensions), elements)
     splits = SplitSizes(len(study.calibration), len(study.search), len(study.held_out))
     report = SearchReport(
         controller=recipe.search.controller,
@@ -105,11 +106,11 @@ def find_plan(
 def _space(study: Study, recipe: Recipe, unit: Unit) -> Space:
     weights = study.collection.weights
     if unit == "elements":
-        return elements_space(weights)
+        return elements_space(study.ruled)
     if unit in ("blob_bytes", "cycles"):
-        return measured_space(weights, _blob_cost(recipe, unit), 0.0)
+        return measured_space(study.ruled, _blob_cost(recipe, unit), 0.0)
     rest = study.path.stat().st_size - sum(weight.array().nbytes for weight in weights)
-    return measured_space(weights, _packed_cost, float(rest + MODEL_BYTES))
+    return measured_space(study.ruled, _packed_cost, float(rest + MODEL_BYTES))
 
 
 def _blob_cost(recipe: Recipe, unit: Unit) -> CostOf:
