@@ -25,7 +25,7 @@ from onnxprune.report import WeightReport
 from onnxprune.storage import Storage, choose_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
