@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from onnxprune.search.controller import Trial
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from onnxprune.paired import Drop
-    from onnxprune.search.controller import Controller, Problem
+    from onnxprune.search.controller import Controller
     from onnxprune.search.journal import Journal
+    from onnxprune.search.problem import Problem, Trial
     from onnxprune.search.space import Levels
 
-Evaluate = Callable[["Mapping[str, int]"], "Drop"]
-"""From how many elements each weight keeps to the drop on the search split."""
+ControllerName = Literal["bayes", "evolution", "random"]
+CONTROLLERS: tuple[ControllerName, ...] = get_args(ControllerName)
+
+Evaluate = Callable[["Levels", float], "Trial"]
+"""Try a candidate; the second argument is :meth:`Problem.must_beat`, at which the race may stop."""
 
 Progress = Callable[[int, int], None]
 """Called with the trials done and the trials in all."""
 
 
 def make_controller(name: str, problem: Problem, seed: int) -> Controller:
-    """A controller by name: ``bayes`` or ``random``. Imports scikit-optimize only where needed."""
+    """A controller by name, of :data:`CONTROLLERS`. Imports heavy libraries only where needed."""
     if name == "bayes":
         from onnxprune.search.bayes import BayesController
 
         return BayesController(problem, seed)
+    if name == "evolution":
+        from onnxprune.search.evolution import EvolutionController
+
+        return EvolutionController(problem, seed)
     from onnxprune.search.random_search import RandomController
 
     return RandomController(problem, seed)
@@ -39,7 +42,6 @@ def run_search(
     evaluate: Evaluate,
     *,
     trials: int,
-    confidence: float,
     progress: Progress,
 ) -> list[Trial]:
     """Search until ``trials`` trials are in the journal; those already there are told, not re-run.
@@ -47,11 +49,11 @@ def run_search(
     Args:
         controller: fresh; learns the journal's trials first.
         journal: of this search.
-        evaluate: the drop of a candidate.
+        evaluate: tries a candidate.
         trials: how many in all.
-        confidence: of the upper bound of the drop that must keep the limit.
         progress: told after each trial.
     """
+    problem = controller.problem
     for trial in journal.trials[:trials]:
         controller.tell(trial)
     progress(len(controller.trials), trials)
@@ -59,13 +61,9 @@ def run_search(
         asked = controller.ask()
         if not asked:
             break
-        trial = _try(controller.problem, asked[0], evaluate, confidence)
+        limit = problem.must_beat(problem.space.cost(asked[0]), controller.trials)
+        trial = evaluate(asked[0], limit)
         journal.add(trial)
         controller.tell(trial)
         progress(len(controller.trials), trials)
     return controller.trials
-
-
-def _try(problem: Problem, levels: Levels, evaluate: Evaluate, confidence: float) -> Trial:
-    drop = evaluate(problem.space.keep(levels))
-    return Trial(levels, problem.space.cost(levels), drop.mean, drop.upper(confidence))
