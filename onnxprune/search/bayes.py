@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from onnxprune.search.problem import Problem, Trial
+    from onnxprune.search.problem import Problem
     from onnxprune.search.space import Levels
 
 POOL = 2000
@@ -76,7 +76,9 @@ class BayesController(Controller):
         moved = around(self.problem, bases, size, rng, budget)
         anywhere = rng.integers(0, space.tops + 1, size=(size // 10, space.dimensions))
         if budget is not None:
-            anywhere = np.array([space.within(row, budget) for row in anywhere.tolist()], np.int64)
+            anywhere = space.within_many(
+                anywhere.astype(np.float64), np.full(len(anywhere), budget)
+            )
         fresh = unseen(np.concatenate([moved, anywhere]), seen)
         hopeful = ~self.problem.hopeless(fresh, self.trials)
         return fresh[hopeful] if hopeful.any() else fresh
@@ -89,7 +91,7 @@ class BayesController(Controller):
             return np.zeros(len(pool)), np.ones(len(pool))
         space = self.problem.space
         told = space.unit(np.array([t.levels for t in self.trials] + list(pending)))
-        target = [scaled_drop(trial, self.problem) for trial in self.trials]
+        target = [self.problem.scaled_drop(trial) for trial in self.trials]
         target += [PENDING_TARGET] * len(pending)
         return self._surrogate.predict(
             told, np.array(target), space.unit(pool), told=len(self.trials)
@@ -114,7 +116,7 @@ class BayesController(Controller):
         self, mean: NDArray[np.float64], deviation: NDArray[np.float64], budget: float
     ) -> NDArray[np.float64]:
         rivals = [
-            scaled_drop(trial, self.problem)
+            self.problem.scaled_drop(trial)
             for trial in self.trials
             if trial.complete and trial.cost <= budget * 1.01
         ]
@@ -125,14 +127,3 @@ class BayesController(Controller):
         density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
         expected: NDArray[np.float64] = gain * special.ndtr(z) + deviation * density
         return expected
-
-
-def scaled_drop(trial: Trial, problem: Problem) -> float:
-    """The drop, log-scaled around the limit: negative where it is kept.
-
-    Where the limit binds it is the upper bound of the drop that counts, else the drop itself.
-    """
-    scale = max(problem.max_drop, 1e-4) / 2
-    limit = np.arcsinh(problem.max_drop / scale)
-    drop = trial.drop_upper if problem.objective == "cost" else trial.drop
-    return float(np.arcsinh(min(drop, 1.0) / scale) - limit)

@@ -52,7 +52,7 @@ def around(
     moved = rng.random(base.shape) < rng.uniform(1.0 / space.dimensions, 1.0, size=(size, 1))
     steps = rng.standard_normal(base.shape) * stride * moved
     if budget is not None:
-        return np.array([space.within(row, budget) for row in (base + steps).tolist()], np.int64)
+        return space.within_many(base + steps, np.full(size, budget))
     return np.clip(base + np.rint(steps).astype(np.int64), 0, space.tops)
 
 

@@ -99,6 +99,16 @@ class Problem:
         ]
         return min(rivals, default=np.inf)
 
+    def scaled_drop(self, trial: Trial) -> float:
+        """The drop, log-scaled around the limit: negative where it is kept.
+
+        Where the limit binds it is the upper bound of the drop that counts, else the drop itself.
+        """
+        scale = max(self.max_drop, 1e-4) / 2
+        limit = np.arcsinh(self.max_drop / scale)
+        drop = trial.drop_upper if self.objective == "cost" else trial.drop
+        return float(np.arcsinh(min(drop, 1.0) / scale) - limit)
+
     def hopeless(self, levels: NDArray[np.int64], trials: Sequence[Trial]) -> NDArray[np.bool_]:
         """Which candidates ``(M, D)`` prune every weight at least as much as one that failed badly.
 

@@ -129,29 +129,40 @@ class Space:
         )
 
     def within(self, levels: Sequence[float], budget: float) -> Levels:
-        """The candidate nearest to ``levels`` that costs at most ``budget``, and little less.
+        """:meth:`within_many` of one candidate."""
+        [found] = self.within_many(np.array([levels], np.float64), np.array([budget])).tolist()
+        return tuple(found)
 
-        All levels are shifted alike, up or down, and clipped to their ladders; so densities keep
-        their proportions. Fractions of a level round up one variable after the other, which fills the
-        budget finely. Where even the last levels cost more, those come back.
+    def within_many(
+        self, levels: NDArray[np.float64], budgets: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """The candidates nearest to ``levels`` that cost at most their budgets, and little less.
+
+        All levels of a candidate are shifted alike, up or down, and clipped to their ladders; so
+        densities keep their proportions. Fractions of a level round up one variable after the other,
+        which fills the budget finely. Where even the last levels cost more, those come back.
 
         Args:
-            levels: real-valued, ``(D,)``.
-            budget: in the unit of the costs, ``base_cost`` included.
+            levels: real-valued, ``(M, D)``.
+            budgets: ``(M,)`` in the unit of the costs, ``base_cost`` included.
+
+        Returns:
+            int64 ``(M, D)``.
         """
-        aim = np.asarray(levels, np.float64)
         # Fractional parts that differ by variable, so that a shift moves one of them at a time.
-        order = np.arange(self.dimensions) * 0.618033988749895 % 1.0
-        low, high = -float(self.tops.max(initial=0)) - 1, float(self.tops.max(initial=0)) + 1
+        aim = levels + np.arange(self.dimensions) * 0.618033988749895 % 1.0
+        reach = float(self.tops.max(initial=0)) + 1
+        low, high = np.full(len(aim), -reach), np.full(len(aim), reach)
+
+        def shifted(shift: NDArray[np.float64]) -> NDArray[np.int64]:
+            moved: NDArray[np.int64] = np.floor(aim + shift[:, None]).astype(np.int64)
+            return np.clip(moved, 0, self.tops)
+
         for _ in range(24):
             shift = (low + high) / 2
-            candidate = np.clip(np.floor(aim + shift + order), 0, self.tops).astype(np.int64)
-            if self.cost_many(candidate[None])[0] <= budget:
-                high = shift
-            else:
-                low = shift
-        chosen = np.clip(np.floor(aim + high + order), 0, self.tops).astype(np.int64)
-        return tuple(int(level) for level in chosen)
+            fits = self.cost_many(shifted(shift)) <= budgets
+            low, high = np.where(fits, low, shift), np.where(fits, shift, high)
+        return shifted(high)
 
     def unit(self, levels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Candidates ``(M, D)`` scaled to 0 (dense) .. 1 (last level) in each dimension."""
