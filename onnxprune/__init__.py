@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from onnxprune.recipe import Recipe, load_recipe
     from onnxprune.report import Report
+    from onnxprune.search.pruning_env import PruningEnv
 
 __all__ = [
     "inspect",
@@ -72,6 +73,7 @@ __all__ = [
     "Recipe",
     "load_recipe",
     "Report",
+    "PruningEnv",
     "OnnxPruneError",
     "ModelError",
     "DataError",
@@ -82,7 +84,12 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {"Recipe": "recipe", "load_recipe": "recipe", "Report": "report"}
+_HOMES = {
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "Report": "report",
+    "PruningEnv": "search.pruning_env",
+}
 
 
 def __getattr__(name: str) -> Any:

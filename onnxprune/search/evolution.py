@@ -5,7 +5,7 @@ There a parent at a fixed budget has many offspring, in each of which some varia
 others go down, and stages of growing data select the best. Here a trial is one offspring; the stages
 are those of the race that every trial runs (:mod:`onnxprune.search.race`), which stops most offspring
 early. We deviate where cost is minimised: the budget itself is lowered while offspring still keep
-the limit, by a step that follows the one-fifth rule (Rechenberg 1973).
+the limit (:mod:`onnxprune.search.aim`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from onnxprune.search.aim import undercut
 from onnxprune.search.controller import Controller
 from onnxprune.search.neighbours import parents
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from onnxprune.search.problem import Trial
     from onnxprune.search.space import Levels
 
 ATTEMPTS = 200
@@ -30,13 +30,6 @@ SWAPS = 3
 """An offspring has min(U(1..3), U(1..3)) swaps, as in EvoPress."""
 STEP = 4.0
 """A swap moves a variable by up to so many levels."""
-
-FIRST_SAVING = 0.08
-SAVINGS = (0.002, 0.25)
-"""Share of the cost by which an offspring undercuts its parent: where it starts, and its range."""
-FASTER, SLOWER = 1.5, 0.9
-"""Factors of the saving after an offspring that kept the limit, and after one that did not: at one
-success in five they balance."""
 
 
 @final
@@ -52,7 +45,7 @@ class EvolutionController(Controller):
         for attempt in range(ATTEMPTS):
             parent = elite[min(len(elite) - 1, int(rng.integers(4) == 0))] if elite else None
             base = np.array(parent.levels if parent else space.dense, np.float64)
-            limit = self._undercut(parent) if budget is None else budget
+            limit = undercut(self.problem, parent, self.trials) if budget is None else budget
             child = _swapped(base, rng, STEP * (1 + attempt / 20))
             if limit < space.cost(tuple(int(level) for level in base)) or budget is not None:
                 levels = space.within(child.tolist(), limit)
@@ -61,26 +54,6 @@ class EvolutionController(Controller):
             if levels not in seen:
                 return levels
         return None
-
-    def _undercut(self, parent: Trial | None) -> float:
-        """The cost that the next offspring is shifted to."""
-        space = self.problem.space
-        if parent is None or not self.problem.feasible(parent):
-            # Nothing keeps the limit yet: half way (in logarithm) back to dense from what failed least.
-            dense = space.cost(space.dense)
-            return dense if parent is None else float(np.sqrt(dense * parent.cost))
-        best, saving = np.inf, FIRST_SAVING
-        starts = set(self.problem.starts)
-        for trial in self.trials:
-            if trial.levels in starts:
-                best = min(best, trial.cost) if self.problem.feasible(trial) else best
-            elif self.problem.feasible(trial) and trial.cost < best:
-                best = trial.cost
-                saving *= FASTER
-            else:
-                saving *= SLOWER
-            saving = float(np.clip(saving, *SAVINGS))
-        return parent.cost * (1 - saving)
 
 
 def _swapped(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, get_args
 
+from onnxprune.errors import RecipeError
+
 if TYPE_CHECKING:
     from onnxprune.search.controller import Controller
     from onnxprune.search.journal import Journal
     from onnxprune.search.problem import Problem, Trial
     from onnxprune.search.space import Levels
 
-ControllerName = Literal["bayes", "evolution", "random"]
+ControllerName = Literal["bayes", "evolution", "random", "rl"]
 CONTROLLERS: tuple[ControllerName, ...] = get_args(ControllerName)
 
 Evaluate = Callable[["Levels", float], "Trial"]
@@ -22,7 +24,11 @@ Progress = Callable[[int, int], None]
 
 
 def make_controller(name: str, problem: Problem, seed: int) -> Controller:
-    """A controller by name, of :data:`CONTROLLERS`. Imports heavy libraries only where needed."""
+    """A controller by name, of :data:`CONTROLLERS`. Imports heavy libraries only where needed.
+
+    Raises:
+        RecipeError: when the controller needs an extra that is not installed.
+    """
     if name == "bayes":
         from onnxprune.search.bayes import BayesController
 
@@ -31,9 +37,20 @@ def make_controller(name: str, problem: Problem, seed: int) -> Controller:
         from onnxprune.search.evolution import EvolutionController
 
         return EvolutionController(problem, seed)
+    if name == "rl":
+        return _rl_controller(problem, seed)
     from onnxprune.search.random_search import RandomController
 
     return RandomController(problem, seed)
+
+
+def _rl_controller(problem: Problem, seed: int) -> Controller:
+    try:
+        from onnxprune.search.rl import RlController
+    except ImportError as missing:
+        msg = f'controller rl is not installed ({missing}); install it with pip install "onnxprune[rl]"'
+        raise RecipeError(msg) from missing
+    return RlController(problem, seed)
 
 
 def run_search(
