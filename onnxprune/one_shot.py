@@ -6,19 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
+from onnxprune.calibrating import Calibration, as_data_error, calibration
 from onnxprune.data import load_data, random_data
-from onnxprune.errors import DataError, OnnxPruneError, RecipeError
-from onnxprune.evaluate import feeds_of
+from onnxprune.errors import RecipeError
 from onnxprune.model_io import model_bytes
 from onnxprune.runtime import Session
 from passes.allocation import cheapest, erk, global_threshold, owl, uniform
-from passes.calibration import calibrate, error_curve, losses_of, magnitude_curve
+from passes.curves import error_curve, losses_of, magnitude_curve
 from passes.layers import find_layers
 from passes.masks import keep_count
 from passes.methods import METHODS, SECOND_ORDER, Method
-from passes.outputs import OutputError
 from passes.patterns import NM, parse_pattern
 from passes.reconstruction import DAMPING
 from passes.saliency import lamp, magnitude, wanda
@@ -30,11 +27,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from onnxprune.data import Dataset, DataSource, Feeds
+    from onnxprune.data import DataSource
     from passes.layers import Layer
-    from passes.moments import Moments
     from passes.patterns import Pattern
-    from passes.stream import Runner
     from passes.weights import Weight
 
     Progress = Callable[[str, int, int], None]
@@ -44,13 +39,6 @@ ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
 
 RANDOM = "random"
 RANDOM_SAMPLES = 64
-
-MAX_SAMPLES = 1024
-"""More calibration samples than these cost memory and time and no longer change the result."""
-
-CURVE_POSITIONS = 8192
-PROBE_SAMPLES = 128
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -175,8 +163,8 @@ class _Job:
         self.layers = {layer.name: layer for layer in find_layers(model.graph, weights)}
         self.threads = threads
         self.warnings: list[str] = []
-        self.feeds: list[Feeds] = self._feeds(data) if data is not None else []
-        if options.needs_data and not self.feeds:
+        self.watched: Calibration | None = self._watch(data) if data is not None else None
+        if options.needs_data and self.watched is None:
             asks = (
                 f"method {options.method}"
                 if options.method != "magnitude"
@@ -192,7 +180,7 @@ class _Job:
         rest = [
             w
             for w in self.weights
-            if w.name in counts and not (self.feeds and w.name in self.layers)
+            if w.name in counts and not (self.watched and w.name in self.layers)
         ]
         constants = {w.name: self._by_magnitude(w, counts[w.name]) for w in rest}
         methods = {w.name: "magnitude" for w in rest}
@@ -203,7 +191,7 @@ class _Job:
             self.warnings.append(
                 f"{names} were pruned by magnitude: what they multiply cannot be watched"
             )
-        if self.feeds:
+        if self.watched:
             options = Options(
                 method=self.options.method,
                 pattern=self.pattern,
@@ -218,14 +206,14 @@ class _Job:
                     self.model,
                     self.weights,
                     counts,
-                    self.feeds,
-                    self._runner,
+                    self.watched.feeds,
+                    self.watched.runner,
                     options,
                     given=constants,
                     progress=lambda done, total: self.progress("reconstruct", done, total),
                 )
             except ValueError as error:
-                raise _as_data_error(error) from error
+                raise as_data_error(error) from error
             constants, methods = made.constants, methods | made.methods
         steps = {"allocation": "plan" if keep is not None else self.options.chosen_allocation}
         return Pruned(
@@ -234,20 +222,17 @@ class _Job:
             tuple(self.warnings),
         )
 
-    def _feeds(self, data: DataSource) -> list[Feeds]:
-        session = Session(model_bytes(self.model), threads=self.threads)
+    def _watch(self, data: DataSource) -> Calibration:
+        specs = Session(model_bytes(self.model), threads=self.threads).inputs
+        seed = self.options.seed
         if isinstance(data, str) and data == RANDOM:
             self.warnings.append(
                 "calibrated on random inputs, which say little about real ones; give --data for those"
             )
-            samples = random_data(session.inputs, RANDOM_SAMPLES, self.options.seed)
+            samples = random_data(specs, RANDOM_SAMPLES, seed)
         else:
-            samples = _limited(load_data(data, session.inputs), self.options.seed)
-        return feeds_of(session, samples, BATCH)
-
-    def _runner(self, model: bytes, feeds: Sequence[Feeds]) -> list[Feeds]:
-        session = Session(model, threads=self.threads)
-        return [dict(zip(session.outputs, session.run(feed), strict=True)) for feed in feeds]
+            samples = load_data(data, specs)
+        return calibration(self.model, samples, threads=self.threads, seed=seed)
 
     def _by_magnitude(self, weight: Weight, keep: int) -> NDArray[Any]:
         taps = math.prod(weight.layout.shape[2:]) if len(weight.layout.shape) > 2 else 1
@@ -271,27 +256,15 @@ class _Job:
         if kind == "uniform":
             return uniform(elements, sparsity)
         if kind == "erk":
-            return erk({weight.name: _sizes(weight) for weight in self.weights}, sparsity)
+            return erk({weight.name: weight.fans for weight in self.weights}, sparsity)
         if kind == "owl":
             return owl(elements, self._wanda(), sparsity)
         score = lamp if kind == "lamp" else magnitude
         return global_threshold({w.name: score(w.matrices()) for w in self.weights}, sparsity)
 
-    def _moments(self) -> dict[str, Moments]:
-        try:
-            return calibrate(
-                self.model,
-                list(self.layers.values()),
-                self.feeds,
-                self._runner,
-                positions=CURVE_POSITIONS,
-                seed=self.options.seed,
-            )
-        except ValueError as error:
-            raise _as_data_error(error) from error
-
     def _wanda(self) -> dict[str, NDArray[Any]]:
-        known = self._moments()
+        assert self.watched
+        known = self.watched.moments(list(self.layers.values()))
         return {
             w.name: wanda(w.matrices(), known[w.name].gram)
             if w.name in known
@@ -300,19 +273,26 @@ class _Job:
         }
 
     def _by_loss(self, elements: Mapping[str, int], sparsity: float) -> dict[str, int]:
-        known, curves = self._moments(), {}
+        assert self.watched
+        known, curves = self.watched.moments(list(self.layers.values())), {}
         for number, weight in enumerate(self.weights):
             layer: Layer | None = self.layers.get(weight.name)
             curves[weight.name] = (
                 magnitude_curve(weight, self.pattern)
                 if layer is None
-                else error_curve(layer, known[weight.name], self.pattern, self.options.damping)
+                else error_curve(
+                    layer,
+                    known[weight.name],
+                    self.pattern,
+                    method="obs" if self.options.method in SECOND_ORDER else self.options.method,
+                    damping=self.options.damping,
+                )
             )
             self.progress("error curves", number + 1, len(self.weights))
-        runner: Runner = self._runner
-        error = OutputError(self.model, _first(self.feeds, PROBE_SAMPLES), runner)
         losses = losses_of(
-            curves, error, lambda done, total: self.progress("sensitivity", done, total)
+            curves,
+            self.watched.output_error(),
+            lambda done, total: self.progress("sensitivity", done, total),
         )
         total = keep_count(sum(elements.values()), sparsity)
         least = sum(int(curve.keeps[-1]) for curve in curves.values())
@@ -321,30 +301,3 @@ class _Job:
             share = {name: int(curve.keeps[-1]) for name, curve in curves.items()}
             return uniform(share, 1 - total / max(1, sum(share.values())))
         return cheapest({name: curve.keeps for name, curve in curves.items()}, losses, total)
-
-
-def _sizes(weight: Weight) -> tuple[int, int, tuple[int, ...]]:
-    groups, rows, columns = weight.matrices().shape
-    kernel = tuple(weight.layout.shape[2:])
-    taps = math.prod(kernel)
-    if columns % taps:
-        kernel, taps = (), 1
-    return groups * rows, columns // taps, kernel
-
-
-def _limited(samples: Dataset, seed: int) -> Dataset:
-    if len(samples) <= MAX_SAMPLES:
-        return samples
-    picked = np.random.default_rng(seed).choice(len(samples), MAX_SAMPLES, replace=False)
-    return samples.take(np.sort(picked))
-
-
-def _first(feeds: Sequence[Feeds], samples: int) -> list[Feeds]:
-    """The first feeds that hold about so many samples."""
-    size = max(1, len(next(iter(feeds[0].values()))) if next(iter(feeds[0].values())).ndim else 1)
-    return list(feeds[: max(1, samples // size)])
-
-
-def _as_data_error(error: ValueError) -> OnnxPruneError:
-    """What ``passes`` say about the data becomes our own error; ours stay as they are."""
-    return error if isinstance(error, OnnxPruneError) else DataError(str(error))

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from onnxprune.errors import RecipeError
+from passes.patterns import parse_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,17 +82,31 @@ class DataSection(_Section):
 
 
 class SearchSection(_Section):
-    """Who searches, for how long, and how sure a trial must be to count as good."""
+    """Who searches for what, for how long, and how sure a trial must be to count as good.
 
-    controller: Literal["bayes", "random"] = "bayes"
+    ``objective`` ``cost`` finds the smallest model that keeps ``max_drop``, ``drop`` the best one within
+    the target, ``front`` the best one at every size. ``trials`` and ``minutes`` both end a search.
+    ``groups`` are shell patterns of weight or node names that share one sparsity (null: only models of
+    very many weights are grouped, by similar layers). ``finish`` is how often the plan found is
+    pruned once more with full reconstruction, sparser each time (0: not at all).
+    """
+
+    controller: Literal["bayes", "evolution", "random"] = "bayes"
+    objective: Literal["cost", "drop", "front"] = "cost"
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    minutes: Annotated[float, Field(gt=0)] | None = None
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
+    groups: tuple[str, ...] | None = None
+    finish: Annotated[int, Field(ge=0, le=100)] = 4
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 class PruneSection(_Section):
-    """What is pruned, and by which saliency."""
+    """What is pruned, and how: method, damping and pattern as in ``onnxprune prune``."""
 
-    method: Literal["magnitude"] = "magnitude"
+    method: Literal["obs", "admm", "exact", "sparsegpt", "wanda", "magnitude"] = "obs"
+    damping: Annotated[float, Field(ge=0, le=10)] = 0.01
+    pattern: str = "unstructured"
     nodes_to_exclude: tuple[str, ...] = ()
     op_types_to_prune: tuple[str, ...] | None = None
 
@@ -248,6 +263,11 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
         raise RecipeError(msg) from error
     if recipe.target is not None:
         parse_target(recipe.target)
+    try:
+        parse_pattern(recipe.prune.pattern)
+    except ValueError as error:
+        msg = f"{label}: prune.pattern: {error}"
+        raise RecipeError(msg) from error
     return recipe
 
 

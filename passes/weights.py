@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,16 @@ class Weight:
     def elements(self) -> int:
         """Number of weights."""
         return self.layout.elements
+
+    @property
+    def fans(self) -> tuple[int, int, tuple[int, ...]]:
+        """Inputs (of one group), outputs (of all groups), and spatial sizes of the kernel."""
+        groups, rows, columns = self.layout.matrix_shape
+        kernel = tuple(self.layout.shape[2:])
+        taps = math.prod(kernel)
+        if columns % taps:
+            return groups * rows, columns, ()
+        return columns // taps, groups * rows, kernel
 
     @property
     def graph(self) -> ir.Graph | None:

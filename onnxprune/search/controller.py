@@ -8,7 +8,6 @@ else. So a search that was killed resumes by telling the journal's trials to a f
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import numpy as np

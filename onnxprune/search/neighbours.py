@@ -53,11 +53,13 @@ def around(
     steps = rng.standard_normal(base.shape) * stride * moved
     if budget is not None:
         return space.within_many(base + steps, np.full(size, budget))
-    return np.clip(base + np.rint(steps).astype(np.int64), 0, space.tops)
+    moved_to: NDArray[np.int64] = np.clip(base + np.rint(steps).astype(np.int64), 0, space.tops)
+    return moved_to
 
 
 def unseen(candidates: NDArray[np.int64], seen: set[Levels]) -> NDArray[np.int64]:
     """Those of the candidates ``(M, D)`` that are new, each once, sorted."""
     distinct: NDArray[np.int64] = np.unique(candidates, axis=0)
     fresh = [tuple(row) not in seen for row in distinct.tolist()]
-    return distinct[np.array(fresh, dtype=bool)]
+    new: NDArray[np.int64] = distinct[np.array(fresh, dtype=bool)]
+    return new

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from onnxprune.search.space import Space
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from onnxprune.search.space import Levels
+    from onnxprune.search.space import Levels, Space
 
 Objective = Literal["cost", "drop", "front"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -83,7 +81,7 @@ class Problem:
         space = self.space
         dense, least = space.cost(space.dense), space.cost(tuple(space.tops.tolist()))
         place = (number + 1) * 0.618033988749895 % 1.0
-        return max(least, dense / FRONT_SPAN**place)
+        return max(least, float(dense / FRONT_SPAN**place))
 
     def must_beat(self, cost: float, trials: Sequence[Trial]) -> float:
         """The upper bound of the drop, or the drop, that a candidate of this cost has to reach.

@@ -138,10 +138,10 @@ class RlController(Controller):
     def _liked(self, candidates: NDArray[np.int64], budget: float, own: int) -> NDArray[np.int64]:
         """Of candidates ``(M, D)`` the one of highest value to the critic, at its last step."""
         if self._env is None or self._agent is None or self._screened == 1 or own < JUDGED_FROM:
-            return candidates[-1]
+            return np.asarray(candidates[-1])
         seen, actions = self._env.walk.follow(candidates, np.full(len(candidates), budget))
         values = self._agent.value(seen[:, -1], actions[:, -1].astype(np.float64))
-        return candidates[values.argmax()]
+        return np.asarray(candidates[values.argmax()])
 
     def _learn(self) -> None:
         """Catch up with the trials told, one after the other, as if each had been learnt at once."""

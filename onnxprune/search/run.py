@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -59,6 +60,7 @@ def run_search(
     evaluate: Evaluate,
     *,
     trials: int,
+    deadline: float | None = None,
     progress: Progress,
 ) -> list[Trial]:
     """Search until ``trials`` trials are in the journal; those already there are told, not re-run.
@@ -68,13 +70,14 @@ def run_search(
         journal: of this search.
         evaluate: tries a candidate.
         trials: how many in all.
+        deadline: no trial begins after this reading of :func:`time.monotonic`; None has no limit.
         progress: told after each trial.
     """
     problem = controller.problem
     for trial in journal.trials[:trials]:
         controller.tell(trial)
     progress(len(controller.trials), trials)
-    while len(controller.trials) < trials:
+    while len(controller.trials) < trials and (deadline is None or time.monotonic() < deadline):
         asked = controller.ask()
         if not asked:
             break

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STEPS_PER_HALVING = 8
-LEAST_DENSITY = 1 / 1024
+STEPS_PER_HALVING = 4
+LEAST_DENSITY = 1 / 256
 
 Levels = tuple[int, ...]
 
@@ -31,7 +31,7 @@ Levels = tuple[int, ...]
 def ladder(*elements: int) -> tuple[tuple[int, ...], ...]:
     """How many elements each weight of a variable keeps at each level, from all of them downwards.
 
-    Densities fall by a factor of 2^(1/8) a level, down to 1/1024 but never below one element; levels
+    Densities fall by a factor of 2^(1/4) a level, down to 1/256 but never below one element; levels
     at which every weight would keep what it kept before are left out.
 
     Args:

@@ -148,7 +148,10 @@ def test_a_front_is_spread_over_the_costs(name: str) -> None:
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_race_has_to_beat_what_is_known(objective: Objective) -> None:
     problem = make_problem(objective=objective)
-    known = [Trial((9, 9, 9), 1000.0, 0.02, 0.03), Trial((8, 9, 9), 1000.0, 0.001, 0.002, 5, False)]
+    known = [
+        Trial((9, 9, 9), 1000.0, 0.02, 0.03),
+        Trial((8, 9, 9), 1000.0, 0.001, 0.002, complete=False),
+    ]
     limit = problem.must_beat(1075.0, known)
     assert limit == (MAX_DROP if objective == "cost" else 0.02)
     assert problem.must_beat(900.0, []) == (MAX_DROP if objective == "cost" else np.inf)

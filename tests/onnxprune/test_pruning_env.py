@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import gymnasium
 import numpy as np
 import pytest
@@ -141,7 +143,7 @@ def test_less_drop_at_the_same_cost_earns_more(name: str) -> None:
     reward = reward_by_name(name)
     drops = (0.0, 0.005, 0.02, 0.3)
     earned = [reward(Trial((1, 1, 1), 500.0, drop, drop), problem) for drop in drops]
-    assert all(a >= b for a, b in zip(earned, earned[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(earned))
     assert earned[0] > earned[-1] or name == "saving"
 
 
