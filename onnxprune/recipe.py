@@ -91,7 +91,7 @@ class SearchSection(_Section):
     pruned once more with full reconstruction, sparser each time (0: not at all).
     """
 
-    controller: Literal["bayes", "evolution", "random"] = "bayes"
+    controller: Literal["bayes", "evolution", "random", "rl"] = "bayes"
     objective: Literal["cost", "drop", "front"] = "cost"
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     minutes: Annotated[float, Field(gt=0)] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnxprune
@@ -13,6 +13,7 @@ from onnxprune.errors import RecipeError
 from onnxprune.memories import find_memory
 from onnxprune.plan import Plan
 from onnxprune.report import FinishReport, SearchReport, SplitSizes, TrialReport
+from onnxprune.search.features import variable_features
 from onnxprune.search.finish import Finished, Finisher
 from onnxprune.search.groups import group_weights
 from onnxprune.search.journal import Finish, Journal
@@ -20,7 +21,7 @@ from onnxprune.search.levels import open_levels, watch
 from onnxprune.search.measure import CostOf, measured_space
 from onnxprune.search.plans import Plans, level_losses
 from onnxprune.search.problem import Problem, Trial, front
-from onnxprune.search.run import make_controller, run_search
+from onnxprune.search.run import check_installed, make_controller, run_search
 from onnxprune.search.space import ladder
 from onnxprune.search.tester import Tester
 from passes.pack import MODEL_BYTES, packed_bytes
@@ -131,6 +132,7 @@ def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) 
         RunError: when the folder holds other levels.
         OutputError: when it cannot be written.
     """
+    check_installed(recipe.search.controller)
     weights = study.collection.weights
     groups = group_weights(weights, recipe.search.groups)
     keeps: dict[str, tuple[int, ...]] = {}
@@ -167,8 +169,8 @@ def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) 
         recipe.search.objective,
         _budget(recipe, space.cost(space.dense)),
     )
-    problem = Problem(
-        space, problem.max_drop, plans.starts(problem), problem.objective, problem.budget
+    problem = replace(
+        problem, starts=plans.starts(problem), features=variable_features(space, weights)
     )
     tester = Tester(
         problem,

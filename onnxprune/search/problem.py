@@ -102,10 +102,12 @@ class Problem:
 
         Where the limit binds it is the upper bound of the drop that counts, else the drop itself.
         """
+        return self.scaled(trial.drop_upper if self.objective == "cost" else trial.drop)
+
+    def scaled(self, drop: float) -> float:
+        """Any drop on the scale of :meth:`scaled_drop`."""
         scale = max(self.max_drop, 1e-4) / 2
-        limit = np.arcsinh(self.max_drop / scale)
-        drop = trial.drop_upper if self.objective == "cost" else trial.drop
-        return float(np.arcsinh(min(drop, 1.0) / scale) - limit)
+        return float(np.arcsinh(min(drop, 1.0) / scale) - np.arcsinh(self.max_drop / scale))
 
     def hopeless(self, levels: NDArray[np.int64], trials: Sequence[Trial]) -> NDArray[np.bool_]:
         """Which candidates ``(M, D)`` prune every weight at least as much as one that failed badly.

@@ -34,22 +34,27 @@ def error_log_cost(trial: Trial, problem: Problem) -> float:
 
 
 def saving(trial: Trial, problem: Problem) -> float:
-    """The share of the dense cost that is saved, while the drop keeps the limit; else below zero.
+    """The share of the dense cost that is saved, while the limit is kept; else below zero.
 
-    A plan that breaks the limit earns minus its :meth:`Problem.scaled_drop`, or at the limit zero.
+    A plan that breaks the limit earns minus its :meth:`Problem.scaled_drop`, or at the limit zero; one
+    that breaks a budget likewise earns minus the logarithm of what it costs too much.
     """
+    dense = problem.space.cost(problem.space.dense)
+    if problem.feasible(trial):
+        return 1 - trial.cost / dense
     excess = problem.scaled_drop(trial)
-    if excess > 0:
-        return -excess
-    return 1 - trial.cost / problem.space.cost(problem.space.dense)
+    if problem.objective != "cost" and problem.budget is not None:
+        excess = float(np.log(trial.cost / problem.budget))
+    return -max(excess, 0.0)
 
 
 def margin(trial: Trial, problem: Problem) -> float:
-    """How far the drop stays under the limit, log-scaled: for walks whose cost is given.
+    """How far the mean drop stays below the limit, log-scaled: for walks whose cost is given.
 
-    It tells plans apart whose drops are far above the limit as well as those near it.
+    It tells plans apart whose drops are far above the limit as well as those near it, and does not
+    depend on how many samples were looked at, as the upper bound does.
     """
-    return -problem.scaled_drop(trial)
+    return -problem.scaled(trial.drop)
 
 
 _REWARDS: dict[RewardName, Reward] = {

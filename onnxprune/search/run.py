@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, get_args
@@ -39,19 +40,29 @@ def make_controller(name: str, problem: Problem, seed: int) -> Controller:
 
         return EvolutionController(problem, seed)
     if name == "rl":
-        return _rl_controller(problem, seed)
+        check_installed(name)
+        from onnxprune.search.rl import RlController
+
+        return RlController(problem, seed)
     from onnxprune.search.random_search import RandomController
 
     return RandomController(problem, seed)
 
 
-def _rl_controller(problem: Problem, seed: int) -> Controller:
-    try:
-        from onnxprune.search.rl import RlController
-    except ImportError as missing:
-        msg = f'controller rl is not installed ({missing}); install it with pip install "onnxprune[rl]"'
-        raise RecipeError(msg) from missing
-    return RlController(problem, seed)
+def check_installed(name: str) -> None:
+    """See that a controller's libraries are there, without loading them.
+
+    Raises:
+        RecipeError: when they are not.
+    """
+    needed = ("stable_baselines3", "gymnasium", "torch") if name == "rl" else ()
+    missing = [library for library in needed if importlib.util.find_spec(library) is None]
+    if missing:
+        msg = (
+            f"controller {name} needs {' and '.join(missing)}; install what it needs with "
+            f'pip install "onnxprune[{name}]"'
+        )
+        raise RecipeError(msg)
 
 
 def run_search(
