@@ -170,6 +170,7 @@ class Cached:
                 self.known[fields["levels"]] = Trial(**fields)
 
     def __call__(self, levels: Levels) -> Trial:
+        """The trial of a candidate."""
         if levels not in self.known:
             start = time.process_time()
             trial = self.search.tester(levels, MAX_DROP)
