@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.metrics import Metric, find_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,14 +21,21 @@ BATCH = 256
 """Samples in one feed where the model leaves the batch size open."""
 
 
-def run_dataset(session: Session, data: Dataset) -> list[NDArray[Any]]:
+def run_dataset(
+    session: Session, data: Dataset, progress: Callable[[int, int], None] | None = None
+) -> list[NDArray[Any]]:
     """The outputs of a model for every sample, each with samples on its first axis.
 
     A model with a fixed batch is fed in batches of that size, the last one filled up by repeating
     its last sample. Where outputs do not grow with the batch, samples are fed one at a time.
+    ``progress`` is told of samples done and in all.
     """
     prepared = prepare(session, data)
-    parts = [prepared.outputs(session, number) for number in range(len(prepared.feeds))]
+    parts = []
+    for number, done in enumerate(np.cumsum(prepared.sizes).tolist()):
+        parts.append(prepared.outputs(session, number))
+        if progress:
+            progress(done, len(data))
     return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
 

@@ -14,8 +14,8 @@ from onnxprune.errors import DataError
 from onnxprune.evaluate import Evaluator, split
 from onnxprune.model_io import data_files, load_model
 from onnxprune.report import ModelReport, describe_model
+from onnxprune.rules import Ruled, apply_rules
 from onnxprune.runtime import Session
-from onnxprune.selection import select
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Study:
     Attributes:
         path: of the dense model.
         model: the model read; passes may change it after the search.
-        collection: what can be pruned, as the recipe selects it.
+        ruled: what is pruned, as the recipe selects it, and what its rules settle beforehand.
         calibration, search, held_out: the three parts of the data.
         evaluator: scores candidates on the search part.
         threads: of onnxruntime.
@@ -56,7 +56,7 @@ class Study:
 
     path: Path
     model: ir.Model
-    collection: Collection
+    ruled: Ruled
     calibration: Dataset
     search: Dataset
     held_out: Dataset
@@ -68,6 +68,11 @@ class Study:
     def model_fingerprint(self) -> str:
         """SHA-256 of the model's file and its data files."""
         return _fingerprint([self.path, *data_files(self.model)])
+
+    @property
+    def collection(self) -> Collection:
+        """What is pruned."""
+        return self.ruled.collection
 
     def identity(self, recipe: Recipe) -> dict[str, str]:
         """What a journal must match to be resumed: model, data, and all that shapes the search."""
@@ -106,9 +111,7 @@ def open_study(
         ModelError, DataError, RecipeError: when one of them cannot be used.
     """
     model = load_model(path)
-    collection = select(
-        collect_weights(model), recipe.prune.nodes_to_exclude, recipe.prune.op_types_to_prune
-    )
+    ruled = apply_rules(collect_weights(model), recipe)
     dense = Session(path, threads=threads)
     samples = load_data(data, dense.inputs)
     if len(samples) < MIN_SAMPLES:
@@ -124,7 +127,7 @@ def open_study(
     return Study(
         path=path,
         model=model,
-        collection=collection,
+        ruled=ruled,
         calibration=samples.take(parts.calibration),
         search=search,
         held_out=samples.take(parts.held_out),

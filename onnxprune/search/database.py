@@ -43,7 +43,7 @@ class Request:
 
     Attributes:
         weight: dense.
-        keeps: elements to keep at each level, without the dense one.
+        keeps: elements to keep at each level, falling; all of them need no level.
         layer: what is known of the node that reads it, or None where that cannot be watched: then it
             is pruned by magnitude.
         moments: of the layer's inputs.
@@ -167,9 +167,15 @@ class LevelDatabase:
         """All constants that a level may change: weights and their biases."""
         return {*self.entries} | {e.bias for e in self.entries.values() if e.bias is not None}
 
-    def array(self, name: str, level: int) -> NDArray[Any]:
-        """A weight in stored form at a level, 1 for the first that prunes; memory-mapped."""
-        found: NDArray[Any] = self._mapped(name)[0][level - 1]
+    def kept(self, name: str, keep: int) -> int:
+        """How many elements a weight's mask keeps where ``keep`` are asked for."""
+        entry = self.entries[name]
+        return entry.kept[entry.keeps.index(keep)] if keep in entry.keeps else keep
+
+    def array(self, name: str, keep: int) -> NDArray[Any]:
+        """A weight in stored form at one of its levels; memory-mapped."""
+        level = self.entries[name].keeps.index(keep)
+        found: NDArray[Any] = self._mapped(name)[0][level]
         return found
 
     def constants(self, keep: Mapping[str, int]) -> dict[str, NDArray[Any]]:

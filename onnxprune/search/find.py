@@ -15,14 +15,13 @@ from onnxprune.plan import Plan
 from onnxprune.report import FinishReport, SearchReport, SplitSizes, TrialReport
 from onnxprune.search.features import variable_features
 from onnxprune.search.finish import Finished, Finisher
-from onnxprune.search.groups import group_weights
+from onnxprune.search.groups import group_weights, levels_of
 from onnxprune.search.journal import Finish, Journal
 from onnxprune.search.levels import open_levels, watch
 from onnxprune.search.measure import CostOf, measured_space
 from onnxprune.search.plans import Plans, level_losses
 from onnxprune.search.problem import Problem, Trial, front
 from onnxprune.search.run import check_installed, make_controller, run_search
-from onnxprune.search.space import ladder
 from onnxprune.search.tester import Tester
 from passes.pack import MODEL_BYTES, packed_bytes
 
@@ -134,11 +133,10 @@ def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) 
     """
     check_installed(recipe.search.controller)
     weights = study.collection.weights
-    groups = group_weights(weights, recipe.search.groups)
+    groups = group_weights(study.ruled, recipe.search.groups)
     keeps: dict[str, tuple[int, ...]] = {}
     for _, members in groups:
-        ladders = ladder(*(weight.elements for weight in members))
-        keeps |= {weight.name: counts for weight, counts in zip(members, ladders, strict=True)}
+        keeps |= levels_of(members, study.ruled)
     watched = watch(study, recipe)
     database = open_levels(
         study,
@@ -240,18 +238,15 @@ def _finish(
     progress: Progress,
 ) -> Finished:
     study, recipe = search.study, search.recipe
-    if best is None:
-        dense = {weight.name: weight.elements for weight in study.collection.weights}
-        return Finished(dense, {}, None, {})
-    keep = search.problem.space.keep(best.levels)
-    if recipe.prune.method != "magnitude" and recipe.search.finish:
+    space, database = search.problem.space, search.tester.database
+    keep = space.keep(best.levels if best else space.dense)
+    if best and recipe.prune.method != "magnitude" and recipe.search.finish:
         finisher = Finisher(study, recipe, search.tester, journal, search.cost)
         made = finisher.run(
             trials.index(best), keep, lambda done, total: progress("finish", done, total)
         )
         if made is not None and _better(search.problem, made, best):
             return made
-    database = search.tester.database
     methods = {name: database.entries[name].method for name in keep}
     return Finished(keep, database.constants(keep), None, methods)
 

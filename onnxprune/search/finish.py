@@ -119,9 +119,11 @@ class Finisher:
 
     def _shifted(self, keep: Mapping[str, int], shift: float) -> dict[str, int]:
         elements = {weight.name: weight.elements for weight in self.study.collection.weights}
-        factor = 2.0**-shift
+        fixed, factor = self.study.ruled.keep, 2.0**-shift
         return {
-            name: count if count == elements[name] else max(1, round(count * factor))
+            name: count
+            if count == elements[name] or name in fixed
+            else max(1, round(count * factor))
             for name, count in keep.items()
         }
 
@@ -135,7 +137,7 @@ class Finisher:
         )
         return prune_one_shot(
             self.study.model,
-            self.study.collection.weights,
+            self.study.ruled,
             options,
             keep=plan,
             data=dict(self.study.calibration.inputs),

@@ -11,7 +11,6 @@ from onnxprune.calibrating import Calibration, calibration
 from onnxprune.errors import RecipeError
 from onnxprune.search.database import LevelDatabase, Request, build_levels
 from passes.layers import find_layers
-from passes.patterns import parse_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +52,7 @@ def open_levels(
     Args:
         study: the model and its data.
         recipe: method, damping, pattern and seed.
-        keeps: by weight, elements kept at each level, the dense one first.
+        keeps: by weight, elements kept at each level, falling.
         watched: of :func:`watch`.
         folder: of the database.
         workers: weights that are pruned at the same time, in threads.
@@ -64,7 +63,6 @@ def open_levels(
         DataError: when an activation holds NaN or infinity.
         OutputError: when it cannot be written.
     """
-    pattern = parse_pattern(recipe.prune.pattern)
     database = LevelDatabase(folder, _header(study, recipe, keeps))
     weights = study.collection.weights
     layers = {} if watched is None else {x.name: x for x in find_layers(study.model.graph, weights)}
@@ -77,10 +75,10 @@ def open_levels(
     requests = [
         Request(
             weight,
-            keeps[weight.name][1:],
+            tuple(keep for keep in keeps[weight.name] if keep < weight.elements),
             layers.get(weight.name),
             moments.get(weight.name),
-            pattern,
+            study.ruled.patterns[weight.name],
             recipe.prune.method,
             recipe.prune.damping,
         )
@@ -100,6 +98,7 @@ def _header(
 ) -> dict[str, str | float]:
     settings = {
         "prune": recipe.prune.model_dump(mode="json"),
+        "rules": [rule.model_dump(mode="json") for rule in recipe.rules],
         "data": recipe.data.model_dump(mode="json"),
         "seed": recipe.seed,
         "keeps": {name: list(counts) for name, counts in keeps.items()},

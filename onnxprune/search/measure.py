@@ -35,14 +35,14 @@ def measured_space(
 
     Args:
         groups: the variables and their weights.
-        keeps: by weight, the elements kept at each level, the dense one first.
+        keeps: by weight, the elements kept at each level, falling.
         database: built for these.
         cost_of: a weight's cost; None counts the elements that the masks keep.
         base_cost: of the model beside its weights.
     """
     variables = []
     for name, weights in groups:
-        costs = sum(_costs(weight, database, cost_of) for weight in weights)
+        costs = sum(_costs(weight, keeps[weight.name], database, cost_of) for weight in weights)
         # A code may cost a little more where less is kept; a search wants more pruning never to cost more.
         falling = np.minimum.accumulate(costs)
         members = {weight.name: keeps[weight.name] for weight in weights}
@@ -50,10 +50,14 @@ def measured_space(
     return Space(tuple(variables), base_cost)
 
 
-def _costs(weight: Weight, database: LevelDatabase, cost_of: CostOf | None) -> NDArray[np.float64]:
-    entry = database.entries[weight.name]
-    if cost_of is None:
-        return np.array([weight.elements, *entry.kept], np.float64)
-    levels = range(1, len(entry.keeps) + 1)
-    arrays = [weight.array(), *(database.array(weight.name, level) for level in levels)]
-    return np.array([cost_of(weight, array) for array in arrays], np.float64)
+def _costs(
+    weight: Weight, keeps: Sequence[int], database: LevelDatabase, cost_of: CostOf | None
+) -> NDArray[np.float64]:
+    costs = []
+    for keep in keeps:
+        if cost_of is None:
+            costs.append(float(database.kept(weight.name, keep)))
+        else:
+            array = weight.array() if keep == weight.elements else database.array(weight.name, keep)
+            costs.append(cost_of(weight, array))
+    return np.array(costs)

@@ -54,7 +54,8 @@ class Variable:
 
     Attributes:
         name: of the weight, or of the group.
-        keeps: by weight, how many elements each level keeps; level 0 keeps all.
+        keeps: by weight, how many elements each level keeps; level 0 keeps all, or all that a rule
+            of the recipe or the weight's pattern allows.
         costs: what each level costs (in the unit of the measure); never rises with the level.
     """
 
@@ -92,7 +93,7 @@ class Space:
 
     @property
     def dense(self) -> Levels:
-        """The candidate that keeps all."""
+        """The candidate that keeps all that may be kept."""
         return (0,) * self.dimensions
 
     def cost(self, levels: Levels) -> float:
@@ -121,7 +122,7 @@ class Space:
         return tuple(
             int(
                 sum(
-                    np.abs(np.log(np.array(keeps)) - np.log(max(1, keep[name]))) * keeps[0]
+                    np.abs(np.log(np.maximum(1, keeps)) - np.log(max(1, keep[name]))) * keeps[0]
                     for name, keeps in variable.keeps.items()
                 ).argmin()
             )
