@@ -2,8 +2,9 @@
 
 Each law has tolerances of its own by layer, losses that grow exponentially past them, interactions of
 near layers of either sign, a drop that saturates, and the noise of 2,500 samples. Starts are plans of
-three rules at four rates: uniform, by size, and one that knows the tolerances but for an error of 5 levels. What
-is minimised is the number of weights at a drop of at most one point (upper bound), or the drop at 4.5 x.
+three rules at four rates: uniform, by size, and one that knows the tolerances but for an error of 0.6 halvings
+of density. What is minimised is the number of weights at a drop of at most one point (upper bound), or the
+drop at 4.5 x.
 Printed are medians and quartiles over the laws of the compression rate reached, or the true drop in
 points, after so many trials, starts included; and the controller's own processor time a trial.
 
@@ -25,7 +26,7 @@ from onnxprune.search.controller import Controller
 from onnxprune.search.problem import Objective, Problem, Trial
 from onnxprune.search.rl import RlController
 from onnxprune.search.run import make_controller
-from onnxprune.search.space import Levels, Space, Variable, ladder
+from onnxprune.search.space import STEPS_PER_HALVING, Levels, Space, Variable, ladder
 
 SIZES = (432, *[2304] * 6, 4608, 512, *[9216] * 5, 18432, 2048, *[36864] * 5, 640)
 SAMPLES = 2500
@@ -52,7 +53,7 @@ class Law:
         )
         self.dense = self.space.cost(self.space.dense)
         self.tolerance = 8 * (1.2 + 0.27 * np.log2(sizes / sizes.min()) + rng.normal(0, 0.8, count))
-        self.growth = rng.uniform(4, 8, count)
+        self.growth = STEPS_PER_HALVING * rng.uniform(0.5, 1, count)
         self.scale = np.exp(rng.normal(0, 0.5, count))
         distance = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
         self.between = np.triu(rng.normal(0, 0.35, (count, count)), 1) * np.exp(-distance / 3)
@@ -82,8 +83,8 @@ class Law:
         sizes = np.array(SIZES, np.float64)
         plans = (
             np.zeros(len(sizes)),
-            4 * np.log2(sizes / sizes.min()),
-            self.tolerance + rng.normal(0, 5, len(sizes)),
+            STEPS_PER_HALVING / 2 * np.log2(sizes / sizes.min()),
+            self.tolerance + STEPS_PER_HALVING * rng.normal(0, 0.6, len(sizes)),
         )
         rates = (1.5, 2, 3, 4)
         found = [self.space.within(p.tolist(), self.dense / r) for r in rates for p in plans]
@@ -91,7 +92,7 @@ class Law:
 
     def _calibrate(self, rng: np.random.Generator) -> None:
         """Scale the losses so that a plan near the tolerances reaches 3 x at 0.6 of the limit."""
-        near = self.tolerance + rng.normal(0, 4, len(self.tolerance))
+        near = self.tolerance + STEPS_PER_HALVING * rng.normal(0, 0.5, len(self.tolerance))
         plan = self.space.within(near.tolist(), self.dense / 3)
         base, low, high = self.scale, -20.0, 6.0
         for _ in range(50):

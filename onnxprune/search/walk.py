@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Scale = Literal["sparsity", "ladder", "correction"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
-SPAN = 16.0
+SPAN = 2.0 * STEPS_PER_HALVING
 """A correction moves a variable by up to so many levels: two halvings of its density."""
 
 

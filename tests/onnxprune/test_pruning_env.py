@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 import onnxprune
 from onnxprune.search.problem import Problem, Trial
 from onnxprune.search.rewards import REWARD_NAMES, reward_by_name
-from onnxprune.search.space import Levels, Space, Variable, ladder
+from onnxprune.search.space import STEPS_PER_HALVING, Levels, Space, Variable, ladder
 from onnxprune.search.walk import SCALES, Walk
 
 SIZES = (400, 3000, 900)
@@ -105,8 +105,8 @@ def test_observations_tell_the_budget_and_what_was_chosen() -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_actions_and_levels_are_inverse(scale: str) -> None:
-    levels = np.arange(15.0, 36.0)
-    episodes = Walk(make_problem(), scale, (20, 30, 25)).begin(np.full(len(levels), np.inf))
+    levels = np.arange(14.0, 24.0)
+    episodes = Walk(make_problem(), scale, (16, 20, 18)).begin(np.full(len(levels), np.inf))
     for _ in SIZES:
         back = episodes.levels_of(episodes.actions_of(levels))
         np.testing.assert_allclose(back, levels, atol=1e-6)
@@ -115,14 +115,18 @@ def test_actions_and_levels_are_inverse(scale: str) -> None:
 
 def test_corrections_start_from_the_plan_at_the_budget() -> None:
     problem = make_problem(1000.0)
-    base = (5, 30, 12)
+    base = (5, 20, 12)
     env = onnxprune.PruningEnv(problem, evaluate_with(problem), scale="correction", base=base)
     assert play(env, (0.5, 0.5, 0.5))[1]["trial"].levels == problem.space.within(base, 1000.0)
     env = onnxprune.PruningEnv(
         make_problem(), evaluate_with(problem), scale="correction", base=base
     )
     assert play(env, (0.5, 0.5, 0.5))[1]["trial"].levels == base
-    assert play(env, (0.5, 0.75, 0.25))[1]["trial"].levels == (5, 38, 4)
+    assert play(env, (0.5, 0.75, 0.25))[1]["trial"].levels == (
+        5,
+        20 + STEPS_PER_HALVING,
+        12 - STEPS_PER_HALVING,
+    )
 
 
 def test_whole_episodes_are_what_the_environment_shows() -> None:

@@ -18,7 +18,7 @@ from onnxprune.search.space import Levels, Space, Variable, ladder
 from onnxprune.search.walk import SCALES
 
 SIZES = (400, 3000, 900, 5000)
-TOLERANCE = np.array([10.0, 40.0, 22.0, 30.0])
+TOLERANCE = np.array([5.0, 20.0, 11.0, 15.0])
 
 
 def make_problem() -> Problem:
@@ -30,7 +30,7 @@ def make_problem() -> Problem:
 
 
 def judge(problem: Problem, levels: Levels) -> Trial:
-    drop = float(0.003 * np.exp((np.array(levels) - TOLERANCE) / 4).sum())
+    drop = float(0.003 * np.exp((np.array(levels) - TOLERANCE) / 2).sum())
     return Trial(levels, problem.space.cost(levels), drop, drop + 0.001)
 
 
