@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from onnxprune.recipe import Recipe, load_recipe
     from onnxprune.report import Report
     from onnxprune.rules import Rule
-    from onnxprune.search.pruning_env import PruningEnv
+    from onnxprune.search.pruning_env import PruningEnv, pruning_env
 
 __all__ = [
     "inspect",
@@ -78,6 +78,7 @@ __all__ = [
     "load_recipe",
     "Report",
     "PruningEnv",
+    "pruning_env",
     "OnnxPruneError",
     "ModelError",
     "DataError",
@@ -95,6 +96,7 @@ _HOMES = {
     "load_recipe": "recipe",
     "Report": "report",
     "PruningEnv": "search.pruning_env",
+    "pruning_env": "search.pruning_env",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from onnxprune.data import DataSource
+    from onnxprune.recipe import Recipe
     from onnxprune.search.problem import Problem, Trial
     from onnxprune.search.rewards import RewardName
     from onnxprune.search.space import Levels
@@ -106,3 +109,37 @@ class PruningEnv(Base):
         trial = self._evaluate(tuple(int(chosen) for chosen in episode.levels[0]))
         info["trial"] = trial
         return seen, self._reward(trial, self.problem), True, False, info
+
+
+def pruning_env(
+    model: str | Path,
+    data: DataSource,
+    levels: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    threads: int | None = None,
+    **options: Any,
+) -> PruningEnv:
+    """The environment of a model: what ``onnxprune search`` searches, for an agent of your own.
+
+    Args:
+        model: path of an ONNX file.
+        data: split by the recipe's seed, as a search does; rewards come from the search part.
+        levels: folder of each weight pruned to each level; built where it is not there yet.
+        recipe: method, pattern, objective, limit and target; the defaults without.
+        threads: of onnxruntime.
+        options: of :class:`PruningEnv`.
+
+    Raises:
+        ModelError, DataError, RecipeError: when one of them cannot be used.
+        RunError: when the folder holds levels of something else.
+        OutputError: when it cannot be written.
+    """
+    from onnxprune.recipe import Recipe
+    from onnxprune.search.find import open_search
+    from onnxprune.study import open_study
+
+    asked = recipe or Recipe()
+    study = open_study(Path(model), data, asked, threads=threads)
+    search = open_search(study, asked, Path(levels), lambda *_: None)
+    return PruningEnv(search.problem, lambda plan: search.tester(plan, np.inf), **options)
