@@ -35,8 +35,9 @@ from onnxprune.data import Dataset
 from onnxprune.evaluate import Evaluator
 from onnxprune.held_out import HeldOut
 from onnxprune.model_io import load_model
-from onnxprune.recipe import load_recipe
+from onnxprune.recipe import Recipe, load_recipe
 from onnxprune.report import describe_model
+from onnxprune.rules import apply_rules
 from onnxprune.runtime import NAME, Session
 from onnxprune.search.find import open_search
 from onnxprune.search.finish import Finisher
@@ -145,7 +146,7 @@ def study_of(parts: Parts) -> Study:
     return Study(
         path=parts.model,
         model=model,
-        collection=collect_weights(model),
+        ruled=apply_rules(collect_weights(model), Recipe()),
         calibration=parts.calibration,
         search=search,
         held_out=parts.held_out,
@@ -250,7 +251,7 @@ def measure(name: str, arguments: argparse.Namespace, results: dict[str, Any]) -
     folder.mkdir(parents=True, exist_ok=True)
     study = study_of(PROBLEMS[name]())
     recipe = load_recipe(
-        None, {"max_drop": MAX_DROP, "search.confidence": CONFIDENCE, "search.finish": 6}
+        None, {"max_drop": MAX_DROP, "search.confidence": CONFIDENCE, "search.finish": 8}
     )
     clock = time.process_time()
     search = open_search(study, recipe, folder / "levels", lambda *_: None)
@@ -279,7 +280,7 @@ def measure(name: str, arguments: argparse.Namespace, results: dict[str, Any]) -
         if best is not None and (rule not in rows or arguments.again):
             rows[rule] = finished(search, best, held_out, folder)
             print(f"  {rule:10} {_shown(rows[rule])}", flush=True)
-            _save(results)
+            _save(results, arguments.output)
     for controller in arguments.controllers:
         runs = []
         for seed in range(arguments.seeds or SEEDS[name]):
@@ -297,11 +298,11 @@ def measure(name: str, arguments: argparse.Namespace, results: dict[str, Any]) -
                 after = {} if best is None else finished(search, best, held_out, folder)
                 rows[key] = {"rates": rates, **made, **after}
                 print(f"  {key:18} {rates} {_shown(after)}", flush=True)
-                _save(results)
+                _save(results, arguments.output)
             runs.append(rows[key])
         rows[controller] = _summary(runs)
         print(f"  {controller:10} {rows[controller]}", flush=True)
-    _save(results)
+    _save(results, arguments.output)
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -330,9 +331,9 @@ def _shown(row: Mapping[str, Any]) -> str:
     return text
 
 
-def _save(results: dict[str, Any]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+def _save(results: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
@@ -344,10 +345,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=max(MARKS))
     parser.add_argument("--again", action="store_true", help="rows that are there already, too")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "search-benchmark")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if not SHARED.exists():
         sys.exit("benchmarks/search.py needs the models and data of ../shared")
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     results["machine"] = {"processor": platform.processor() or platform.machine(), "runtime": NAME}
     for name in arguments.problems:
         measure(name, arguments, results)

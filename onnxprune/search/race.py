@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STAGES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+STAGES = tuple(stage / 16 for stage in range(1, 17))
 """Shares of the search split after which a candidate may be given up."""
 
 FIRST_STAGE = 64
