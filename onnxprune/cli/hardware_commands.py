@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from onnxprune.cli.app import app, finish
+from onnxprune.cli.app import HARDWARE, app, finish
 from onnxprune.cli.options import AsJson, Embeddings, Model, Output
 
 
-@app.command()
+@app.command(rich_help_panel=HARDWARE)
 def encode(
     model: Model,
     output: Output,
@@ -88,7 +88,7 @@ def encode(
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=HARDWARE)
 def decode(
     blob: Annotated[Path, typer.Argument(help="Weight blob (.swb).", show_default=False)],
     output: Output,
@@ -104,7 +104,7 @@ def decode(
         api.decode(blob, output, progress=progress)
 
 
-@app.command()
+@app.command(rich_help_panel=HARDWARE)
 def export(
     blob: Annotated[Path, typer.Argument(help="Weight blob (.swb).", show_default=False)],
     output: Annotated[
@@ -134,7 +134,7 @@ def export(
     api.export(blob, output, tensor=tensor, word_bytes=word_bytes)
 
 
-@app.command()
+@app.command(rich_help_panel=HARDWARE)
 def estimate(
     source: Annotated[
         Path,
