@@ -92,6 +92,8 @@ def encode(
 def decode(
     blob: Annotated[Path, typer.Argument(help="Weight blob (.swb).", show_default=False)],
     output: Output,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Decode a weight blob to an .npz, one array for each weight, bit for bit.
 
@@ -101,7 +103,8 @@ def decode(
     from onnxprune.terminal import progress_bars
 
     with progress_bars() as progress:
-        api.decode(blob, output, progress=progress)
+        report = api.decode(blob, output, progress=progress)
+    finish(report, as_json=as_json)
 
 
 @app.command(rich_help_panel=HARDWARE)
