@@ -98,6 +98,18 @@ def test_nothing_sticks_out_and_text_stands_out(
     assert (levels[1] < 0.5) == (scheme == "dark")
 
 
+def test_texts_of_plots_are_large_enough_on_a_phone(browser, page_file: Path) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 800})
+    page.goto(page_file.as_uri())
+    heights = page.eval_on_selector_all(
+        "svg text", "texts => texts.map(text => text.getBoundingClientRect().height)"
+    )
+    assert len(heights) > 20
+    assert min(heights) > 9
+    unnamed = page.locator(".scroll:not([role=region][aria-label])").count()
+    assert unnamed == 0, "what scrolls can be reached by keyboard, and has a name"
+
+
 def column(page, number: int) -> list[str]:
     return page.locator(f"#table tbody tr:visible td:nth-child({number})").all_inner_texts()
 
