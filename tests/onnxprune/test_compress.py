@@ -144,6 +144,50 @@ def test_the_same_recipe_gives_the_same_bytes(
     assert untimed(again) == untimed(finished)
 
 
+def test_the_resolved_recipe_repeats_a_run_of_the_command_line_byte_for_byte(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    """Whatever the first run was told by options, its recipe.yaml says all of it."""
+    (tmp_path / "first.yaml").write_text(
+        "rules:\n- {match: /fc1/*, pattern: 2:4}\nsearch: {trials: 40}\n"
+    )
+    told = (
+        *("--recipe", "first.yaml", "--max-drop", "0.2", "--target", "1500B:blob", "--seed", "7"),
+        *("--trials", "14", "--controller", "bayes", "--encoding", "bitmask", "--metric", "top1"),
+        *("--memory", "sram-rp2040", "--set", "data.search=0.4", "--set", "search.confidence=0.9"),
+    )
+    runs = [tmp_path / "run", tmp_path / "elsewhere" / "run"]
+    runs[1].parent.mkdir()
+    for run, options, seed in (
+        (runs[0], told, "1"),
+        (runs[1], ("--recipe", "../run/recipe.yaml"), "2"),
+    ):
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "onnxprune",
+                "compress",
+                mlp,
+                "--data",
+                mlp_data,
+                "-o",
+                run,
+                *options,
+            ],
+            cwd=run.parent,
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            check=False,
+        )
+    for name in REPEATABLE:
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes(), name
+    assert untimed(runs[0]) == untimed(runs[1])
+    resolved = (runs[0] / "recipe.yaml").read_text()
+    for said in ("pattern: '2:4'", "trials: 14", "seed: 7", "target: 1500B:blob", "search: 0.4"):
+        assert said in resolved
+
+
 def test_the_page_needs_no_network(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     for word in ("http://", "https://", "src=", "@import", "url(", "fetch("):
