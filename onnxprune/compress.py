@@ -114,7 +114,7 @@ def _compress(path: Path, job: _Job) -> Report:
         search=found.report,
         memory=hardware.describe(target.space.only.memory),
         hardware=hardware.behind_memory(target.space) or None,
-        methods=_methods(recipe, found) | {"encoding": target.storage.described},
+        methods={"encoding": target.storage.described, **_methods(recipe, found)},
         warnings=_warnings(study, found, packed=packed),
     )
     return _write_reports(report, folder, recipe, found, clock)
