@@ -67,7 +67,7 @@ PatternText = Annotated[
     str | None,
     typer.Option(
         "--pattern",
-        help="unstructured, N:M (2:4), RxC (4x1) or channel.  \\[default: unstructured]",
+        help="unstructured, N:M (2:4), RxC (4x1), channel or balanced:LxB.  \\[default: unstructured]",
         show_default=False,
     ),
 ]
