@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from onnxprune.search.space import Levels
 
 
+ATTEMPTS = 1000
+"""How often a candidate is drawn again when it was there before."""
+
+
 class Controller(abc.ABC):
     """Proposes candidates. Subclasses say how in :meth:`propose`.
 
@@ -68,6 +72,18 @@ class Controller(abc.ABC):
     def seen(self, pending: Sequence[Levels]) -> set[Levels]:
         """All candidates that must not come again."""
         return {trial.levels for trial in self.trials} | set(pending)
+
+    @final
+    def anywhere(self, seen: set[Levels], rng: np.random.Generator) -> Levels | None:
+        """For a controller that finds nothing new near: any candidate not seen, uniformly drawn.
+
+        None after many attempts, or where there is a budget, which it would hardly meet.
+        """
+        space = self.problem.space
+        if self.problem.objective != "cost":
+            return None
+        drawn = rng.integers(0, space.tops + 1, (ATTEMPTS, space.dimensions)).tolist()
+        return next((levels for levels in map(tuple, drawn) if levels not in seen), None)
 
     def _next(self, pending: Sequence[Levels]) -> Levels | None:
         number = len(self.trials) + len(pending)

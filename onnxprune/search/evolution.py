@@ -53,7 +53,7 @@ class EvolutionController(Controller):
                 levels = tuple(int(x) for x in np.clip(np.rint(child), 0, space.tops))
             if levels not in seen:
                 return levels
-        return None
+        return self.anywhere(seen, rng)
 
 
 def _swapped(

@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from onnxprune.search.controller import Controller
+from onnxprune.search.controller import ATTEMPTS, Controller
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxprune.search.space import Levels
-
-ATTEMPTS = 1000
-"""How often a candidate is drawn again when it was there before."""
 
 SPREADS = (2.0, 12.0)
 """Range of the standard deviation of a candidate's levels about their common one."""

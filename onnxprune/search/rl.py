@@ -105,7 +105,7 @@ class RlController(Controller):
             if fresh.any():
                 chosen = self._liked(candidates[fresh], target, own)
                 return tuple(int(level) for level in chosen)
-        return None
+        return self.anywhere(seen, rng)
 
     def _aim(self, number: int) -> float:
         """The cost of the next candidate."""

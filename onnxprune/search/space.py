@@ -152,14 +152,14 @@ class Space:
         """
         # Fractional parts that differ by variable, so that a shift moves one of them at a time.
         aim = levels + np.arange(self.dimensions) * 0.618033988749895 % 1.0
-        reach = float(self.tops.max(initial=0)) + 1
-        low, high = np.full(len(aim), -reach), np.full(len(aim), reach)
+        low = -aim.max(axis=1, initial=0.0) - 1  # even the dense candidate
+        high = (self.tops - aim).max(axis=1, initial=0.0) + 1  # even the last levels
 
         def shifted(shift: NDArray[np.float64]) -> NDArray[np.int64]:
             moved: NDArray[np.int64] = np.floor(aim + shift[:, None]).astype(np.int64)
             return np.clip(moved, 0, self.tops)
 
-        for _ in range(24):
+        for _ in range(32):
             shift = (low + high) / 2
             fits = self.cost_many(shifted(shift)) <= budgets
             low, high = np.where(fits, low, shift), np.where(fits, shift, high)
