@@ -13,7 +13,7 @@ from onnxprune.errors import DataError, OnnxPruneError, RecipeError
 from onnxprune.evaluate import feeds_of
 from onnxprune.model_io import model_bytes
 from onnxprune.runtime import Session
-from passes.allocation import cheapest, erk, global_threshold, owl, uniform
+from passes.allocation import by_loss, erk, global_threshold, owl, uniform
 from passes.calibration import calibrate
 from passes.curves import error_curve, losses_of, magnitude_curve
 from passes.layers import find_layers
@@ -322,12 +322,7 @@ class _Job:
             curves, error, lambda done, total: self.progress("sensitivity", done, total)
         )
         total = keep_count(sum(elements.values()), sparsity)
-        least = sum(int(curve.keeps[-1]) for curve in curves.values())
-        if total < least:
-            # Sparser than the last measured level everywhere: share that level's counts.
-            share = {name: int(curve.keeps[-1]) for name, curve in curves.items()}
-            return uniform(share, 1 - total / max(1, sum(share.values())))
-        return cheapest({name: curve.keeps for name, curve in curves.items()}, losses, total)
+        return by_loss({name: curve.keeps for name, curve in curves.items()}, losses, total)
 
 
 def _sizes(weight: Weight) -> tuple[int, int, tuple[int, ...]]:
