@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from passes.layers import reads, schedule
-from passes.outputs import before_squashing
+from passes.outputs import last_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Block:
         layers: whose weights are in it.
         outputs: names of what pruning changes and training should bring back: the one value at each cut
             that the block could have ended at, and the model's outputs, taken before a last Softmax
-            or the like.
+            or a decision.
     """
 
     start: int
@@ -68,9 +68,7 @@ def find_blocks(
                 last_read[value] = max(place[node], last_read.get(value, -1))
     cuts, held, left, fresh = [0], 0, len(by_node), 0
     live: set[ir.Value] = set()
-    ends = {
-        name for value in graph.outputs if value in changed and (name := before_squashing(value))
-    }
+    ends = set(last_values(graph))
     for index, node in enumerate(nodes):
         held += node in by_node
         fresh += node in by_node
