@@ -1,7 +1,7 @@
 """One-shot pruning from unlabelled inputs: quality and time beside onnxsim's SparseGPT, on six real models.
 
     python benchmarks/one_shot.py [--models resnet20 vit ...] [--sparsities 0.5 0.7 0.8 0.9 2:4]
-        [--allocations] [--ours-only] [-o benchmarks/results/one_shot.json]
+        [--allocations] [--blocks] [--ours-only]
 
 Models are those of ../shared/models, their data those of ``one_shot_models.py``; what is measured on is
 never seen in calibration. With labels the figure is top-1 accuracy, else fidelity to the dense model's
@@ -14,7 +14,6 @@ included: on a busy machine only the latter can be compared. Rows of other model
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import tempfile
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import record
 from one_shot_models import CASES
 from onnx import helper
 from threadpoolctl import threadpool_limits
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 BATCH = 64
 ALLOCATION_SPARSITY = 0.8
-RESULTS = Path(__file__).parent / "results" / "one_shot.json"
 
 
 def sparsity_of(path: Path) -> float:
@@ -191,6 +190,29 @@ def run_model(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def tables(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as they are shown."""
+    forms = {"sparsity": "{}", "method": "{}", "reached": "{:.4f}", "score": "{:.2f}"}
+    forms |= {"cpu_seconds": "CPU s|{:.1f}", "failed": "{}"}
+    shown = []
+    for result in figures.get("one_shot", {}).values():
+        title = f"{result['model']}, {result['metric']} in %, dense {result['dense']:.2f}"
+        shown.append(record.table(title, result["rows"], forms, f"Inputs: {result['inputs']}."))
+    if compared := figures.get("allocations"):
+        rows = [
+            {"allocation": kind}
+            | {
+                name: next((r.get("score") for r in result["rows"] if r["method"] == kind), None)
+                for name, result in compared.items()
+            }
+            for kind in ALLOCATIONS
+        ]
+        forms = {"allocation": "{}"} | dict.fromkeys(compared, "{:.2f}")
+        title = f"Allocations of obs at {ALLOCATION_SPARSITY:.0%} sparsity"
+        shown.append(record.table(title, rows, forms, "Scores as above, in %."))
+    return shown
+
+
 def main() -> None:
     """Print the tables and write the JSON after every model."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -199,17 +221,16 @@ def main() -> None:
     parser.add_argument("--allocations", action="store_true", help="compare those of obs")
     parser.add_argument("--blocks", action="store_true", help="add --reconstruct blocks")
     parser.add_argument("--ours-only", action="store_true")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     threadpool_limits(1)
     part = "allocations" if arguments.allocations else "one_shot"
+    figures = record.read(__file__) or {}
     for name in arguments.models:
-        result = run_model(name, arguments)
-        known = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-        known.setdefault(part, {})[name] = result
-        arguments.output.write_text(json.dumps(known, indent=2) + "\n")
+        figures.setdefault(part, {})[name] = run_model(name, arguments)
+        record.write(__file__, tables(figures), figures, arguments.output)
 
 
 if __name__ == "__main__":
