@@ -13,15 +13,19 @@ from onnxprune.cli.options import (
     AsJson,
     CalibrationData,
     Embeddings,
+    EncodingText,
     Exclude,
+    Memory,
     MethodName,
     Model,
     OpTypes,
     Output,
     PatternText,
     RecipeFile,
+    ReconstructName,
     Seed,
     Settings,
+    TargetText,
     Threads,
 )
 
@@ -52,6 +56,7 @@ def prune(
             help="Share of all prunable weights to set to zero, 0 to 1; N:M needs none.",
         ),
     ] = None,
+    target: TargetText = None,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="JSON plan with the sparsity of each weight or node."),
@@ -96,6 +101,16 @@ def prune(
         bool,
         typer.Option(help="Estimate the statistics of BatchNormalization again."),
     ] = True,
+    reconstruct: Annotated[
+        ReconstructName,
+        typer.Option(
+            "--reconstruct",
+            help="blocks then trains layers together towards the dense model's values, without labels; "
+            "needs torch.",
+        ),
+    ] = ReconstructName.LAYERS,
+    encoding: EncodingText = None,
+    memory: Memory = None,
     nodes_to_exclude: Exclude = None,
     op_types_to_prune: OpTypes = None,
     embeddings: Embeddings = False,
@@ -112,7 +127,12 @@ def prune(
     from onnxprune.recipe import load_recipe, read_settings
     from onnxprune.terminal import progress_bars
 
-    given = {"prune.pattern": pattern, "seed": seed}
+    given = {
+        "prune.pattern": pattern,
+        "seed": seed,
+        "encode.encoding": encoding,
+        "estimate.memory": memory,
+    }
     resolved = load_recipe(recipe, given | read_settings(settings or ()))
     options = OneShot(
         method=method.value,
@@ -122,6 +142,7 @@ def prune(
         sequential=sequential,
         bias_correction=bias_correction,
         batch_norm=batch_norm,
+        reconstruct=reconstruct.value,
         seed=resolved.seed,
     )
     with progress_bars() as progress:
@@ -129,6 +150,7 @@ def prune(
             model,
             output,
             sparsity=sparsity,
+            target=target,
             plan=plan,
             data=data,
             options=options,
