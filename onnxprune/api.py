@@ -15,7 +15,7 @@ from onnxprune.errors import ModelError, RecipeError
 from onnxprune.estimating import estimate
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, model_file, run_on_file, run_on_files
-from onnxprune.inventory import report_of, weight_reports
+from onnxprune.inventory import report_of, weight_reports, zero_point_warnings
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
 from onnxprune.progress import counted, silent
@@ -69,7 +69,8 @@ def inspect(
         loaded = load_model(path)
         collection = collect_weights(loaded, embeddings=embeddings)
         weights = weight_reports(counted(collection.weights, "count", progress))
-        return report_of("inspect", path, loaded, collection, weights=weights)
+        warnings = zero_point_warnings(collection.weights)
+        return report_of("inspect", path, loaded, collection, weights=weights, warnings=warnings)
 
     return run_on_file(model, job)
 

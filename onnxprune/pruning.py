@@ -11,7 +11,7 @@ from onnxprune.blas import blas_threads
 from onnxprune.errors import RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, run_on_files
-from onnxprune.inventory import report_of, weight_reports
+from onnxprune.inventory import report_of, weight_reports, zero_point_warnings
 from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot, prune_one_shot
 from onnxprune.packing import run_pass
@@ -121,6 +121,7 @@ def prune(
                 )
             run_pass(AssignConstantsPass(pruned.constants), loaded)
             parts = {"methods": pruned.methods, "warnings": pruned.warnings}
+        parts["warnings"] = (*parts["warnings"], *zero_point_warnings(collection.weights))
         save_model(loaded, target, progress=partial(tell, "write"))
         weights = weight_reports(collection.weights, ruled.patterns)
         seed = chosen.seed if chosen.needs_data else None
