@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from onnxprune.past_run import Compared
     from onnxprune.report import DesignPoint, Report, WeightReport
-    from onnxprune.search.controller import Trial
+    from onnxprune.search.problem import Trial
 
 TEMPLATES = Path(__file__).parent / "templates"
 
