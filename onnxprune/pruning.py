@@ -74,7 +74,8 @@ def prune(
             when None.
         pattern: the shape of masks; ``unstructured`` when None.
         options: these three and the rest (damping, seed, ...) as one object.
-        recipe: its ``seed``, ``prune`` and ``rules`` are taken; what is given beside it goes before.
+        recipe: its ``seed``, ``rules`` and what its ``prune`` section says are taken; what is given
+            beside it goes before.
         nodes_to_exclude: nodes or weights to leave dense, besides those of the recipe.
         op_types_to_prune: prune only weights that these operators read.
         embeddings: prune embeddings too.
@@ -85,7 +86,7 @@ def prune(
         ModelError, RecipeError, DataError, OutputError: when one of the arguments cannot be used.
     """
     settings = (recipe or Recipe()).with_selection(nodes_to_exclude, op_types_to_prune)
-    chosen = options or OneShot(pattern=settings.prune.pattern, seed=settings.seed)
+    chosen = options or options_of(settings)
     chosen = replace(
         chosen,
         method=method or chosen.method,
@@ -128,6 +129,18 @@ def prune(
         return report_of("prune", source, loaded, collection, seed=seed, weights=weights, **parts)
 
     return run_on_files(model, output, job)
+
+
+def options_of(recipe: Recipe) -> OneShot:
+    """What a recipe says of pruning in one shot: by magnitude, unless it names a method itself."""
+    section = recipe.prune
+    named = "method" in section.model_fields_set
+    return OneShot(
+        method=section.method if named else "magnitude",
+        pattern=section.pattern,
+        damping=section.damping,
+        seed=recipe.seed,
+    )
 
 
 def _prune_by_magnitude(
