@@ -95,9 +95,9 @@ def read(script: str | Path, path: Path | None = None) -> Any:
     return json.loads(source.read_text(encoding="utf-8"))["figures"] if source.exists() else None
 
 
-def spread(quartiles: Iterable[float], form: str = "{:.2f}") -> str:
-    """First quartile, median and third as "median (first to third)"."""
-    low, middle, high = (form.format(value) for value in quartiles)
+def spread(quartiles: Iterable[float | None], form: str = "{:.2f}") -> str:
+    """First quartile, median and third as "median (first to third)"; "-" where there is none."""
+    low, middle, high = ("-" if value is None else form.format(value) for value in quartiles)
     return f"{middle} ({low} to {high})"
 
 
