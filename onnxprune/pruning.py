@@ -13,7 +13,7 @@ from onnxprune.costs import Costs
 from onnxprune.errors import RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, run_on_files
-from onnxprune.inventory import report_of, totals_of, weight_reports
+from onnxprune.inventory import report_of, totals_of, weight_reports, zero_point_warnings
 from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot, prune_one_shot
 from onnxprune.packing import run_pass
@@ -82,8 +82,8 @@ def prune(
             when None.
         pattern: the shape of masks; ``unstructured`` when None.
         options: these three and the rest (damping, seed, ...) as one object.
-        recipe: its ``seed``, ``prune`` and ``rules`` are taken, and for a target the encoding of the blob
-            and the memory that cycles are of; what is given beside it goes before.
+        recipe: its ``seed``, ``rules`` and what its ``prune`` section says are taken, and for a target the
+            encoding of the blob and the memory that cycles are of; what is given beside it goes before.
         nodes_to_exclude: nodes or weights to leave dense, besides those of the recipe.
         op_types_to_prune: prune only weights that these operators read.
         embeddings: prune embeddings too.
@@ -94,7 +94,7 @@ def prune(
         ModelError, RecipeError, DataError, OutputError: when one of the arguments cannot be used.
     """
     settings = (recipe or Recipe()).with_selection(nodes_to_exclude, op_types_to_prune)
-    chosen = options or OneShot(pattern=settings.prune.pattern, seed=settings.seed)
+    chosen = options or options_of(settings)
     chosen = replace(
         chosen,
         method=method or chosen.method,
@@ -136,6 +136,7 @@ def prune(
             run_pass(AssignConstantsPass(pruned.constants), loaded)
             parts = {"methods": pruned.methods, "warnings": pruned.warnings}
             reached = pruned.reached
+        parts["warnings"] = (*parts["warnings"], *zero_point_warnings(collection.weights))
         save_model(loaded, path, progress=partial(tell, "write"))
         weights = weight_reports(collection.weights, ruled.patterns)
         if goal is not None:
@@ -165,6 +166,18 @@ def _sparsity_of(goal: Target, collection: Collection) -> float | None:
         raise RecipeError(msg)
     elements = max(1, collection.elements)
     return 1 - math.floor(elements / goal.limit) / elements
+
+
+def options_of(recipe: Recipe) -> OneShot:
+    """What a recipe says of pruning in one shot: by magnitude, unless it names a method itself."""
+    section = recipe.prune
+    named = "method" in section.model_fields_set
+    return OneShot(
+        method=section.method if named else "magnitude",
+        pattern=section.pattern,
+        damping=section.damping,
+        seed=recipe.seed,
+    )
 
 
 def _prune_by_magnitude(

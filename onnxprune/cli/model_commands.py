@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -65,13 +66,14 @@ def prune(
     settings: Settings = None,
     data: CalibrationData = None,
     method: Annotated[
-        MethodName,
+        MethodName | None,
         typer.Option(
             "--method",
             help="obs updates the weights that stay so that outputs change least, and picks admm or, for "
-            "wide reductions, sparsegpt; exact is slow and for small ones.",
+            "wide reductions, sparsegpt; exact is slow and for small ones.  \\[default: magnitude]",
+            show_default=False,
         ),
-    ] = MethodName.MAGNITUDE,
+    ] = None,
     allocation: Annotated[
         Allocation | None,
         typer.Option(
@@ -83,9 +85,13 @@ def prune(
     ] = None,
     pattern: PatternText = None,
     damping: Annotated[
-        float,
-        typer.Option("--damping", help="Of the Hessian, as a share of its mean diagonal."),
-    ] = 0.01,
+        float | None,
+        typer.Option(
+            "--damping",
+            help="Of the Hessian, as a share of its mean diagonal.  \\[default: 0.01]",
+            show_default=False,
+        ),
+    ] = None,
     sequential: Annotated[
         bool,
         typer.Option(
@@ -123,27 +129,26 @@ def prune(
     Example: onnxprune prune model.onnx -o pruned.onnx --sparsity 0.8 --method obs --data calibration.npz
     """
     from onnxprune import api
-    from onnxprune.one_shot import OneShot
+    from onnxprune.pruning import options_of
     from onnxprune.recipe import load_recipe, read_settings
     from onnxprune.terminal import progress_bars
 
     given = {
+        "prune.method": None if method is None else method.value,
         "prune.pattern": pattern,
+        "prune.damping": damping,
         "seed": seed,
         "encode.encoding": encoding,
         "estimate.memory": memory,
     }
     resolved = load_recipe(recipe, given | read_settings(settings or ()))
-    options = OneShot(
-        method=method.value,
+    options = replace(
+        options_of(resolved),
         allocation=None if allocation is None else allocation.value,
-        pattern=resolved.prune.pattern,
-        damping=damping,
         sequential=sequential,
         bias_correction=bias_correction,
         batch_norm=batch_norm,
         reconstruct=reconstruct.value,
-        seed=resolved.seed,
     )
     with progress_bars() as progress:
         report = api.prune(
