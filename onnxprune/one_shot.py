@@ -15,7 +15,7 @@ from onnxprune.model_io import model_bytes
 from onnxprune.runtime import Session
 from passes.allocation import cheapest, erk, global_threshold, owl, uniform
 from passes.calibration import calibrate, error_curve, losses_of, magnitude_curve
-from passes.layers import find_layers
+from passes.layers import watch
 from passes.masks import keep_count
 from passes.methods import METHODS, SECOND_ORDER, Method
 from passes.outputs import OutputError
@@ -25,7 +25,7 @@ from passes.saliency import lamp, magnitude, wanda
 from passes.sequential import Options, prune_sequentially
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -172,7 +172,8 @@ class _Job:
     ) -> None:
         self.model, self.weights, self.options, self.progress = model, weights, options, progress
         self.pattern = options.checked_pattern()
-        self.layers = {layer.name: layer for layer in find_layers(model.graph, weights)}
+        layers, self.reasons = watch(model.graph, weights, self.pattern.row_tile)
+        self.layers = {layer.name: layer for layer in layers}
         self.threads = threads
         self.warnings: list[str] = []
         self.feeds: list[Feeds] = self._feeds(data) if data is not None else []
@@ -196,13 +197,8 @@ class _Job:
         ]
         constants = {w.name: self._by_magnitude(w, counts[w.name]) for w in rest}
         methods = {w.name: "magnitude" for w in rest}
-        if self.options.method != "magnitude" and rest:
-            names = ", ".join(f"'{w.name}'" for w in rest[:3]) + (
-                " and others" if len(rest) > 3 else ""
-            )
-            self.warnings.append(
-                f"{names} were pruned by magnitude: what they multiply cannot be watched"
-            )
+        if self.options.method != "magnitude":
+            self.warnings += _by_reason({w.name: self.reasons[w.name] for w in rest})
         if self.feeds:
             options = Options(
                 method=self.options.method,
@@ -245,9 +241,10 @@ class _Job:
             samples = _limited(load_data(data, session.inputs), self.options.seed)
         return feeds_of(session, samples, BATCH)
 
-    def _runner(self, model: bytes, feeds: Sequence[Feeds]) -> list[Feeds]:
+    def _runner(self, model: bytes, feeds: Iterable[Feeds]) -> Iterator[Feeds]:
         session = Session(model, threads=self.threads)
-        return [dict(zip(session.outputs, session.run(feed), strict=True)) for feed in feeds]
+        for feed in feeds:
+            yield dict(zip(session.outputs, session.run(feed), strict=True))
 
     def _by_magnitude(self, weight: Weight, keep: int) -> NDArray[Any]:
         taps = math.prod(weight.layout.shape[2:]) if len(weight.layout.shape) > 2 else 1
@@ -321,6 +318,19 @@ class _Job:
             share = {name: int(curve.keeps[-1]) for name, curve in curves.items()}
             return uniform(share, 1 - total / max(1, sum(share.values())))
         return cheapest({name: curve.keeps for name, curve in curves.items()}, losses, total)
+
+
+def _by_reason(reasons: Mapping[str, str]) -> list[str]:
+    """A sentence for each reason why weights were pruned by magnitude."""
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(f"'{name}'")
+    sentences = []
+    for reason, names in found.items():
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+        was = "were" if len(names) > 1 else "was"
+        sentences.append(f"{listed} {was} pruned by magnitude: {reason}")
+    return sentences
 
 
 def _sizes(weight: Weight) -> tuple[int, int, tuple[int, ...]]:
