@@ -21,13 +21,11 @@ import numpy as np
 
 from passes.batch_norm import find_batch_norms, reestimated
 from passes.calibration import calibrate
-from passes.grid import on_grid
 from passes.layers import Layer, watch
-from passes.methods import SECOND_ORDER, Method, prune_matrix, taken
+from passes.methods import SECOND_ORDER, Method, Pruner, taken
 from passes.moments import Moments, moments
 from passes.patterns import Pattern, Unstructured
-from passes.reconstruction import DAMPING, Quadratic, quadratic
-from passes.saliency import magnitude
+from passes.reconstruction import DAMPING, quadratic
 from passes.samples import draw_samples
 from passes.schedule import folded_nodes, schedule
 from passes.stream import Stream
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from passes.grid import Grid
     from passes.samples import Samples
     from passes.stream import Feeds, Runner
     from passes.values import Values
@@ -278,37 +275,12 @@ def _solve(
     for number in range(rounds):
         problem = quadratic(sums.centred() if free else sums, values, damping)
         damping = problem.damping
-        solved, mask, words = prune_matrix(method, values, problem, sums.gram, pattern, keep)
-        if second and layer.grid is not None:
-            solved, mask, words = _rounded(
-                layer.grid, problem, solved, mask, values, pattern, words
-            )
+        pruner = Pruner(method, values, problem, sums.gram, pattern, grid=layer.grid)
+        solved, mask, words = pruner.at(keep)
         if number + 1 < rounds and samples is not None:
             bias = _bias(sums, solved) if free else None
             sums = sums.with_targets(samples.reductions, samples.rectified(solved, bias))
     return solved, mask, sums, f"{words}, damping {damping:g}" if second else words
-
-
-def _rounded(
-    grid: Grid,
-    problem: Quadratic,
-    solved: NDArray[np.float64],
-    mask: NDArray[np.bool_],
-    dense: NDArray[np.float64],
-    pattern: Pattern,
-    words: str,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], str]:
-    """On the grid, and never worse there than the dense weights on magnitude's mask, which are on it."""
-    found = on_grid(problem, solved, mask, grid)
-    support = pattern.mask(magnitude(dense), int(mask.sum()))
-    plain = np.where(support, dense, 0.0)
-    if problem.error(plain) < problem.error(found):
-        found, words = (
-            on_grid(problem, plain, support, grid),
-            f"{words}, outdone by magnitude's mask",
-        )
-        mask = support
-    return found, mask, f"{words}, on its grid"
 
 
 def _bias(sums: Moments, weights: NDArray[np.float64]) -> NDArray[np.float64]:
