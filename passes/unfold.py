@@ -263,8 +263,11 @@ class TransposedWindow(Window):
             if self.output_shape is not None:
                 wanted = self.output_shape[axis]
             elif self.auto_pad.startswith("SAME"):
-                wanted = size * stride
-            pads.append(_shared(max(0, full - wanted), lower=self.auto_pad != "SAME_UPPER"))
+                wanted = min(full, size * stride)
+            if wanted > full:
+                pads.append((0, full - wanted))  # nothing reaches the last places
+            else:
+                pads.append(_shared(full - wanted, lower=self.auto_pad != "SAME_UPPER"))
         return tuple(pads)
 
 
