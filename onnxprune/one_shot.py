@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from onnxprune.allocate import Allocator
 from onnxprune.data import load_data, random_data
 from onnxprune.errors import DataError, OnnxPruneError, RecipeError
 from onnxprune.evaluate import feeds_of
 from onnxprune.model_io import model_bytes
+from onnxprune.reach import reach
 from onnxprune.runtime import Session
-from passes.allocation import cheapest, erk, global_threshold, owl, uniform
-from passes.calibration import calibrate
-from passes.curves import error_curve, losses_of, magnitude_curve
 from passes.layers import watch
-from passes.masks import keep_count
 from passes.methods import METHODS, SECOND_ORDER, Method
-from passes.outputs import OutputError
 from passes.patterns import NM, parse_pattern
 from passes.reconstruction import DAMPING
-from passes.saliency import lamp, magnitude, wanda
+from passes.saliency import magnitude
 from passes.sequential import Options, prune_sequentially
 
 if TYPE_CHECKING:
@@ -31,11 +28,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from onnxprune.costs import Costs
     from onnxprune.data import Dataset, DataSource, Feeds
-    from passes.layers import Layer
-    from passes.moments import Moments
     from passes.patterns import Pattern
-    from passes.stream import Runner
     from passes.weights import Weight
 
     Progress = Callable[[str, int, int], None]
@@ -49,8 +44,6 @@ RANDOM_SAMPLES = 64
 MAX_SAMPLES = 1024
 """More calibration samples than these cost memory and time and no longer change the result."""
 
-CURVE_POSITIONS = 8192
-PROBE_SAMPLES = 128
 BATCH = 64
 
 
@@ -122,11 +115,13 @@ class Pruned:
         constants: new arrays by initializer name.
         methods: what was taken, by step or weight.
         warnings: sentences for the report.
+        reached: bytes or cycles, measured, where those were the target.
     """
 
     constants: Mapping[str, NDArray[Any]]
     methods: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    reached: float | None = None
 
 
 def prune_one_shot(
@@ -136,11 +131,12 @@ def prune_one_shot(
     *,
     sparsity: float | None = None,
     keep: Mapping[str, int] | None = None,
+    costs: Costs | None = None,
     data: DataSource | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Pruned:
-    """Prune weights to a total sparsity, or to given counts; the model itself is not changed.
+    """Prune weights to a total sparsity, to given counts, or to bytes or cycles; the model stays as it is.
 
     Args:
         model: dense.
@@ -148,6 +144,9 @@ def prune_one_shot(
         options: how.
         sparsity: over all ``weights``, 0 to 1; may be left out for N:M, which says it itself.
         keep: weights to keep, by name, instead of ``sparsity``.
+        costs: a target in bytes or cycles, instead of either. What is estimated weight by weight is
+            measured on the whole, and the budget corrected until what was made is at most the target:
+            a hundredth below it where that takes up to four attempts.
         data: calibration samples, labels not needed; ``"random"`` for seeded random inputs.
         threads: of onnxruntime.
         progress: called with a step's name, how much of it is done, and how much there is.
@@ -156,7 +155,9 @@ def prune_one_shot(
         RecipeError, DataError, ModelError: when an option, the data or the model cannot be used.
     """
     job = _Job(model, tuple(weights), options, data, threads, progress or (lambda *_: None))
-    return job.run(sparsity, keep)
+    if costs is not None:
+        return job.within(costs)
+    return job.run(keep if keep is not None else job.counts(sparsity), planned=keep is not None)
 
 
 class _Job:
@@ -189,8 +190,16 @@ class _Job:
             )
             raise RecipeError(msg)
 
-    def run(self, sparsity: float | None, keep: Mapping[str, int] | None) -> Pruned:
-        counts = dict(keep) if keep is not None else self._allocate(sparsity)
+    def within(self, costs: Costs) -> Pruned:
+        """Prune until the measured total is at most the target, and near it."""
+        allocator = self._allocator(costs)
+        try:
+            return reach(costs, self.weights, allocator.within, self.run)
+        except ValueError as error:
+            raise _as_data_error(error) from error
+
+    def run(self, counts: Mapping[str, int], *, planned: bool = False) -> Pruned:
+        """Prune each weight to its count."""
         rest = [
             w
             for w in self.weights
@@ -224,11 +233,11 @@ class _Job:
             except ValueError as error:
                 raise _as_data_error(error) from error
             constants, methods = made.constants, methods | made.methods
-        steps = {"allocation": "plan" if keep is not None else self.options.chosen_allocation}
+        steps = {"allocation": "plan" if planned else self.options.chosen_allocation}
         return Pruned(
             constants,
             {"saliency": self.options.method, "pattern": self.pattern.name} | steps | methods,
-            tuple(self.warnings),
+            tuple(dict.fromkeys(self.warnings)),
         )
 
     def _feeds(self, data: DataSource) -> list[Feeds]:
@@ -253,78 +262,37 @@ class _Job:
         pattern = self.pattern.fitted(taps if columns % taps == 0 else 1)
         return weight.masked(pattern.mask(magnitude(weight.matrices()), keep))
 
-    def _allocate(self, sparsity: float | None) -> dict[str, int]:
-        elements = {weight.name: weight.elements for weight in self.weights}
+    def counts(self, sparsity: float | None) -> dict[str, int]:
+        """Weights to keep at a total sparsity, or as the pattern says."""
         if sparsity is None:
             if isinstance(self.pattern, NM):
-                return elements  # the pattern itself says how many of them stay
-            msg = "give either a sparsity (--sparsity), a plan (--plan) or an N:M pattern (--pattern 2:4)"
+                # the pattern itself says how many of them stay
+                return {weight.name: weight.elements for weight in self.weights}
+            msg = (
+                "give a sparsity (--sparsity), a target (--target), a plan (--plan) or an N:M pattern "
+                "(--pattern 2:4)"
+            )
             raise RecipeError(msg)
         if not 0 <= sparsity <= 1:  # NaN fails this too
             msg = f"sparsity must lie between 0 and 1, found {sparsity}"
             raise RecipeError(msg)
-        kind = self.options.chosen_allocation
-        if kind == "loss":
-            return self._by_loss(elements, sparsity)
-        if kind == "uniform":
-            return uniform(elements, sparsity)
-        if kind == "erk":
-            return erk({weight.name: _sizes(weight) for weight in self.weights}, sparsity)
-        if kind == "owl":
-            return owl(elements, self._wanda(), sparsity)
-        score = lamp if kind == "lamp" else magnitude
-        return global_threshold({w.name: score(w.matrices()) for w in self.weights}, sparsity)
-
-    def _moments(self) -> dict[str, Moments]:
         try:
-            return calibrate(
-                self.model,
-                list(self.layers.values()),
-                self.feeds,
-                self._runner,
-                positions=CURVE_POSITIONS,
-                seed=self.options.seed,
-            )
+            return self._allocator(None).share(sparsity)
         except ValueError as error:
             raise _as_data_error(error) from error
 
-    def _wanda(self) -> dict[str, NDArray[Any]]:
-        known = self._moments()
-        return {
-            w.name: wanda(w.matrices(), known[w.name].gram)
-            if w.name in known
-            else magnitude(w.matrices())
-            for w in self.weights
-        }
-
-    def _by_loss(self, elements: Mapping[str, int], sparsity: float) -> dict[str, int]:
-        known, curves = self._moments(), {}
-        for number, weight in enumerate(self.weights):
-            layer: Layer | None = self.layers.get(weight.name)
-            curves[weight.name] = (
-                magnitude_curve(weight, self.pattern)
-                if layer is None
-                else error_curve(
-                    layer,
-                    known[weight.name],
-                    self.pattern,
-                    method="obs" if self.options.method in SECOND_ORDER else self.options.method,
-                    damping=self.options.damping,
-                )
-            )
-            self.progress("error curves", number + 1, len(self.weights))
-        runner: Runner = self._runner
-        error = OutputError(self.model, _first(self.feeds, PROBE_SAMPLES), runner)
-        losses = losses_of(
-            curves, error, lambda done, total: self.progress("sensitivity", done, total)
+    def _allocator(self, costs: Costs | None) -> Allocator:
+        return Allocator(
+            self.model,
+            self.weights,
+            self.layers,
+            self.options,
+            self.pattern,
+            self.feeds,
+            self._runner,
+            self.progress,
+            costs,
         )
-        total = keep_count(sum(elements.values()), sparsity)
-        least = sum(int(curve.keeps[-1]) for curve in curves.values())
-        if total < least:
-            # Sparser than the last measured level everywhere: share that level's counts.
-            share = {name: int(curve.keeps[-1]) for name, curve in curves.items()}
-            return uniform(share, 1 - total / max(1, sum(share.values())))
-        return cheapest({name: curve.keeps for name, curve in curves.items()}, losses, total)
 
 
 def _by_reason(reasons: Mapping[str, str]) -> list[str]:
@@ -340,26 +308,11 @@ def _by_reason(reasons: Mapping[str, str]) -> list[str]:
     return sentences
 
 
-def _sizes(weight: Weight) -> tuple[int, int, tuple[int, ...]]:
-    groups, rows, columns = weight.matrices().shape
-    kernel = tuple(weight.layout.shape[2:])
-    taps = math.prod(kernel)
-    if columns % taps:
-        kernel, taps = (), 1
-    return groups * rows, columns // taps, kernel
-
-
 def _limited(samples: Dataset, seed: int) -> Dataset:
     if len(samples) <= MAX_SAMPLES:
         return samples
     picked = np.random.default_rng(seed).choice(len(samples), MAX_SAMPLES, replace=False)
     return samples.take(np.sort(picked))
-
-
-def _first(feeds: Sequence[Feeds], samples: int) -> list[Feeds]:
-    """The first feeds that hold about so many samples."""
-    size = max(1, len(next(iter(feeds[0].values()))) if next(iter(feeds[0].values())).ndim else 1)
-    return list(feeds[: max(1, samples // size)])
 
 
 def _as_data_error(error: ValueError) -> OnnxPruneError:

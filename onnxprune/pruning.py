@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
+from onnxprune.costs import MEMORY, costs_of
 from onnxprune.errors import RecipeError
 from onnxprune.files import check_parent
+from onnxprune.hardware import AUTO
 from onnxprune.in_memory import ModelSource, run_on_files
-from onnxprune.inventory import report_of, weight_reports
+from onnxprune.inventory import report_of, totals_of, weight_reports
 from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot, prune_one_shot
 from onnxprune.packing import run_pass
 from onnxprune.plan import Plan, load_plan
+from onnxprune.recipe import parse_target
+from onnxprune.report import TargetReport
 from onnxprune.selection import select
 from passes.allocation import uniform
 from passes.assign import AssignConstantsPass
@@ -27,8 +32,10 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from onnxprune.costs import Costs
     from onnxprune.data import DataSource
     from onnxprune.one_shot import Allocation
+    from onnxprune.recipe import Target
     from onnxprune.report import Report
     from passes.methods import Method
     from passes.weights import Collection
@@ -41,12 +48,15 @@ def prune(
     output: PathLike | None = None,
     *,
     sparsity: float | None = None,
+    target: str | None = None,
     plan: PathLike | None = None,
     data: DataSource | None = None,
     method: Method | None = None,
     allocation: Allocation | None = None,
     pattern: str | None = None,
     options: OneShot | None = None,
+    encoding: str = AUTO,
+    memory: str = MEMORY,
     nodes_to_exclude: Sequence[str] = (),
     op_types_to_prune: Sequence[str] | None = None,
     embeddings: bool = False,
@@ -59,6 +69,8 @@ def prune(
         model: path of an ONNX file, or a model in memory, which is not changed.
         output: path to write; with None the model made is in the report's ``output``.
         sparsity: share of all prunable weights to set to zero, 0 to 1; an N:M pattern needs none.
+        target: instead of ``sparsity``: ``10x`` (compression rate), ``200kB`` (packed file), ``200kB:blob``
+            or ``500000cycles``; the report says what was reached.
         plan: JSON file with sparsity by weight or node name, instead of ``sparsity``.
         data: calibration samples (see :mod:`onnxprune.data`), all of which are used up to 1,024;
             ``"random"`` for seeded random inputs. Magnitude needs none.
@@ -67,6 +79,8 @@ def prune(
             when None.
         pattern: the shape of masks; ``unstructured`` when None.
         options: these three and the rest (damping, seed, ...) as one object.
+        encoding: of the blob, where the target is of the blob or in cycles; as ``encode`` takes it.
+        memory: that cycles are of; a name or a YAML file.
         nodes_to_exclude: nodes or weights to leave dense.
         op_types_to_prune: prune only weights that these operators read.
         embeddings: prune embeddings too.
@@ -84,39 +98,68 @@ def prune(
         pattern=pattern or chosen.pattern,
     )
     chosen.checked_pattern()
-    if sparsity is not None and plan is not None:
-        msg = "give either a sparsity (--sparsity) or a plan (--plan), not both"
+    if sum(ask is not None for ask in (sparsity, target, plan)) > 1:
+        msg = "give one of a sparsity (--sparsity), a target (--target) and a plan (--plan)"
         raise RecipeError(msg)
+    goal = None if target is None else parse_target(target)
 
-    def job(source: Path, target: Path) -> Report:
-        check_parent(target)
+    def job(source: Path, path: Path) -> Report:
+        check_parent(path)
+        costs = _costs(goal, source, encoding, memory)
         loaded = load_model(source)
         found = collect_weights(loaded, embeddings=embeddings)
         collection = select(found, nodes_to_exclude, op_types_to_prune)
-        if chosen.streams and data is None:
-            parts = _prune_by_magnitude(loaded, collection, sparsity, plan, chosen)
+        share = sparsity if goal is None else _sparsity_of(goal, collection)
+        reached = None
+        if chosen.streams and data is None and costs is None:
+            parts = _prune_by_magnitude(loaded, collection, share, plan, chosen)
         else:
             with threadpool_limits(threads, user_api="blas"):
                 pruned = prune_one_shot(
                     loaded,
                     collection.weights,
                     chosen,
-                    sparsity=sparsity,
+                    sparsity=share,
                     keep=None if plan is None else load_plan(Path(plan), collection.weights).keep,
+                    costs=costs,
                     data=data,
                     threads=threads,
                     progress=progress,
                 )
             run_pass(AssignConstantsPass(pruned.constants), loaded)
             parts = {"methods": pruned.methods, "warnings": pruned.warnings}
-        save_model(loaded, target)
+            reached = pruned.reached
+        save_model(loaded, path)
         weights = tuple(
             replace(weight, pattern=chosen.pattern) for weight in weight_reports(collection.weights)
         )
+        if goal is not None:
+            totals = totals_of(weights)
+            reached = totals.compression_rate if reached is None else reached
+            parts["target"] = TargetReport(goal.text, goal.unit, reached, goal.met(reached))
+        if costs is not None and costs.target.unit == "cycles":
+            parts["memory"] = costs.memory.describe()
         seed = chosen.seed if chosen.needs_data else None
         return report_of("prune", source, loaded, collection, seed=seed, weights=weights, **parts)
 
     return run_on_files(model, output, job)
+
+
+def _costs(goal: Target | None, source: Path, encoding: str, memory: str) -> Costs | None:
+    if goal is None or goal.unit == "elements":
+        return None
+    return costs_of(goal, source, encoding, memory)
+
+
+def _sparsity_of(goal: Target, collection: Collection) -> float | None:
+    """The total sparsity that a compression rate asks for; None where bytes or cycles do."""
+    if goal.unit != "elements":
+        return None
+    if goal.limit < 1:
+        msg = f"a compression rate is at least 1, found '{goal.text}'"
+        raise RecipeError(msg)
+    elements = max(1, collection.elements)
+    return 1 - math.floor(elements / goal.limit) / elements
 
 
 def _prune_by_magnitude(

@@ -74,7 +74,10 @@ class _Copier:
     def _new(self, value: ir.Value) -> ir.Value:
         """A copy of a value under a name of its own."""
         copy = ir.Value(
-            name=self._unique(value.name), type=value.type, shape=value.shape, const_value=value.const_value
+            name=self._unique(value.name),
+            type=value.type,
+            shape=value.shape,
+            const_value=value.const_value,
         )
         self._values[value] = copy
         self.origin[copy] = value
@@ -138,7 +141,8 @@ class _Copier:
             self._values[node.outputs[0]] = self._constants[node.outputs[0]]
             return
         attributes = [
-            self._attribute(attribute, calls) for attribute in resolve(node, calls).attributes.values()
+            self._attribute(attribute, calls)
+            for attribute in resolve(node, calls).attributes.values()
         ]
         inputs = [None if value is None else self._values.get(value) for value in node.inputs]
         outputs = [self._new(value) for value in node.outputs]
@@ -163,6 +167,4 @@ class _Copier:
         nodes: list[ir.Node] = []
         self._body(graph, nodes, calls)
         outputs = [self._values[value] for value in graph.outputs]
-        return ir.Graph(
-            inputs, outputs, nodes=nodes, initializers=initializers, name=graph.name
-        )
+        return ir.Graph(inputs, outputs, nodes=nodes, initializers=initializers, name=graph.name)

@@ -13,13 +13,16 @@ from onnxprune.cli.options import (
     AsJson,
     CalibrationData,
     Embeddings,
+    EncodingText,
     Exclude,
+    Memory,
     MethodName,
     Model,
     OpTypes,
     Output,
     PatternText,
     Seed,
+    TargetText,
     Threads,
 )
 
@@ -47,6 +50,7 @@ def prune(
             help="Share of all prunable weights to set to zero, 0 to 1; N:M needs none.",
         ),
     ] = None,
+    target: TargetText = None,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="JSON plan with the sparsity of each weight or node."),
@@ -89,6 +93,8 @@ def prune(
         bool,
         typer.Option(help="Estimate the statistics of BatchNormalization again."),
     ] = True,
+    encoding: EncodingText = "auto",
+    memory: Memory = None,
     nodes_to_exclude: Exclude = None,
     op_types_to_prune: OpTypes = None,
     embeddings: Embeddings = False,
@@ -101,6 +107,7 @@ def prune(
     Example: onnxprune prune model.onnx -o pruned.onnx --sparsity 0.8 --method obs --data calibration.npz
     """
     from onnxprune import api
+    from onnxprune.costs import MEMORY
     from onnxprune.one_shot import OneShot
     from onnxprune.terminal import progress_bars
 
@@ -119,9 +126,12 @@ def prune(
             model,
             output,
             sparsity=sparsity,
+            target=target,
             plan=plan,
             data=data,
             options=options,
+            encoding=encoding,
+            memory=memory or MEMORY,
             nodes_to_exclude=nodes_to_exclude or (),
             op_types_to_prune=op_types_to_prune,
             embeddings=embeddings,

@@ -117,6 +117,9 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+EncodingText = Annotated[
+    str, typer.Option("--encoding", help="Encoding of the blob, where the target is of the blob.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")]
 Exclude = Annotated[
     list[str] | None,
