@@ -15,12 +15,12 @@ from onnxprune.evaluate import feeds_of
 from onnxprune.model_io import model_bytes
 from onnxprune.reach import reach
 from onnxprune.runtime import Session
-from passes.layers import watch
+from passes.courses import Courses
 from passes.methods import METHODS, SECOND_ORDER, Method
 from passes.patterns import NM, parse_pattern
 from passes.reconstruction import DAMPING
 from passes.saliency import magnitude
-from passes.sequential import Options, prune_sequentially
+from passes.sequential import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -174,8 +174,6 @@ class _Job:
     ) -> None:
         self.model, self.weights, self.options, self.progress = model, weights, options, progress
         self.pattern = options.checked_pattern()
-        layers, self.reasons = watch(model.graph, weights, self.pattern.row_tile)
-        self.layers = {layer.name: layer for layer in layers}
         self.threads = threads
         self.warnings: list[str] = []
         self.feeds: list[Feeds] = self._feeds(data) if data is not None else []
@@ -189,6 +187,14 @@ class _Job:
                 f"{asks} needs calibration data: give --data FILE (or --data random to try it out)"
             )
             raise RecipeError(msg)
+        self.courses = self._courses() if self.feeds else None
+
+    def _courses(self) -> Courses:
+        try:
+            rows = self.pattern.row_tile
+            return Courses(self.model, self.weights, self.feeds, self._runner, rows)
+        except ValueError as error:
+            raise _as_data_error(error) from error
 
     def within(self, costs: Costs) -> Pruned:
         """Prune until the measured total is at most the target, and near it."""
@@ -200,16 +206,15 @@ class _Job:
 
     def run(self, counts: Mapping[str, int], *, planned: bool = False) -> Pruned:
         """Prune each weight to its count."""
-        rest = [
-            w
-            for w in self.weights
-            if w.name in counts and not (self.feeds and w.name in self.layers)
-        ]
+        watched = {} if self.courses is None else self.courses.layers
+        rest = [w for w in self.weights if w.name in counts and w.name not in watched]
         constants = {w.name: self._by_magnitude(w, counts[w.name]) for w in rest}
         methods = {w.name: "magnitude" for w in rest}
-        if self.options.method != "magnitude":
-            self.warnings += _by_reason({w.name: self.reasons[w.name] for w in rest})
-        if self.feeds:
+        if self.options.method != "magnitude" and self.courses is not None:
+            reasons = self.courses.reasons
+            methods = {name: f"magnitude: {reasons[name]}" for name in methods}
+            self.warnings += _by_reason({w.name: reasons[w.name] for w in rest})
+        if self.courses is not None:
             options = Options(
                 method=self.options.method,
                 pattern=self.pattern,
@@ -220,15 +225,11 @@ class _Job:
                 seed=self.options.seed,
             )
             try:
-                made = prune_sequentially(
-                    self.model,
-                    self.weights,
+                made = self.courses.prune(
                     counts,
-                    self.feeds,
-                    self._runner,
                     options,
-                    given=constants,
-                    progress=lambda done, total: self.progress("reconstruct", done, total),
+                    constants,
+                    lambda done, total: self.progress("reconstruct", done, total),
                 )
             except ValueError as error:
                 raise _as_data_error(error) from error
@@ -283,13 +284,10 @@ class _Job:
 
     def _allocator(self, costs: Costs | None) -> Allocator:
         return Allocator(
-            self.model,
             self.weights,
-            self.layers,
+            self.courses,
             self.options,
             self.pattern,
-            self.feeds,
-            self._runner,
             self.progress,
             costs,
         )

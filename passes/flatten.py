@@ -9,7 +9,7 @@ unique, and a constant that the model holds once is there once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -17,6 +17,8 @@ from passes.operators.resolve import Call, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
 BRANCHES = {True: "then_branch", False: "else_branch"}
 
@@ -34,23 +36,37 @@ class Flat:
     origin: Mapping[ir.Value, ir.Value]
 
 
-def flatten(model: ir.Model, taken: Mapping[ir.Node, bool] | None = None) -> Flat:
+def flatten(
+    model: ir.Model,
+    taken: Mapping[ir.Node, bool] | None = None,
+    *,
+    known: Mapping[ir.Value, NDArray[Any]] | None = None,
+    names: Mapping[ir.Value, str] | None = None,
+) -> Flat:
     """Copy a model, functions written out and the given If nodes replaced by the branch they take.
 
     Args:
         model: it is not changed.
         taken: for If nodes of the main graph whether their condition holds.
+        known: arrays of values of the main graph, which take the place of the nodes that compute them.
+        names: for constants, where they are to have other names than in their graph.
     """
-    copier = _Copier(model, taken or {})
+    copier = _Copier(model, taken or {}, known or {}, names or {})
     return Flat(copier.made(), copier.origin)
 
 
 class _Copier:
-    def __init__(self, model: ir.Model, taken: Mapping[ir.Node, bool]) -> None:
-        self._model, self._taken = model, taken
+    def __init__(
+        self,
+        model: ir.Model,
+        taken: Mapping[ir.Node, bool],
+        known: Mapping[ir.Value, NDArray[Any]],
+        named: Mapping[ir.Value, str],
+    ) -> None:
+        self._model, self._taken, self._known, self._named = model, taken, known, named
         self._values: dict[ir.Value, ir.Value] = {}
         self._constants: dict[ir.Value, ir.Value] = {}
-        self._names: set[str] = set()
+        self._names: set[str] = set(named.values())
         self._initializers: list[ir.Value] = []
         self.origin: dict[ir.Value, ir.Value] = {}
 
@@ -74,7 +90,7 @@ class _Copier:
     def _new(self, value: ir.Value) -> ir.Value:
         """A copy of a value under a name of its own."""
         copy = ir.Value(
-            name=self._unique(value.name),
+            name=self._named.get(value) or self._unique(value.name),
             type=value.type,
             shape=value.shape,
             const_value=value.const_value,
@@ -120,6 +136,10 @@ class _Copier:
                     self._initializer(value)
                 self._body(branch, nodes, calls)
                 self._leave(node, branch)
+            elif len(node.outputs) == 1 and node.outputs[0] in self._known:
+                value = self._new(node.outputs[0])
+                value.const_value = ir.tensor(self._known[node.outputs[0]], name=value.name)
+                self._initializers.append(value)
             else:
                 self._node(node, nodes, calls)
 

@@ -45,6 +45,10 @@ class OutputError:
             if array.dtype.kind == "f"
         }
 
+    def replaces(self, constants: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether the model has any of these constants."""
+        return any(self._stretch.replaces(name) for name in constants)
+
     def __call__(self, constants: Mapping[str, NDArray[Any]]) -> float:
         """The error when ``constants`` take the place of the model's own."""
         errors = []

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from passes.operators.constants import stored_tensor
+from passes.prepare import bodies_of
 from passes.schedule import folded_nodes, needed_by, reads, with_folded
 from passes.values import Values, tap_name
 
@@ -62,8 +63,13 @@ class Stretch:
             for name, value in read.items()
             if value.const_value is not None and value.producer() is None
         }
+        self._inner = {name for node in self._nodes for name in _constants_in(node)}
         self.inputs = [name for name in read if name not in inside | self.constants.keys()]
         self.outputs = [name for name in made if name in needed]
+
+    def replaces(self, name: str) -> bool:
+        """Whether a constant of that name is read, so that another array can take its place."""
+        return name in self.constants or name in self._inner
 
     def run(
         self, runner: Runner, batches: Sequence[Feeds], constants: Mapping[str, NDArray[Any]]
@@ -112,7 +118,7 @@ class Stretch:
             for name in self.inputs
         ]
         nodes = [
-            _serialized_node(node, self.outputs)
+            _serialized_node(node, self.outputs, constants)
             for node in self._nodes
             if not any(value.name in replaced for value in node.outputs)
         ]
@@ -209,14 +215,47 @@ def _name(node: ir.Node, value: ir.Value) -> str | None:
     return tap_name(value) if value.name or any(output.name for output in node.outputs) else None
 
 
-def _serialized_node(node: ir.Node, wanted: Sequence[str]) -> onnx.NodeProto:
-    """A node in which wanted outputs have names, those that the model leaves out too."""
+def _constants_in(node: ir.Node) -> Iterator[str]:
+    """Names of the constants that a node computes, or that the bodies in it hold."""
+    if node.op_type in {"Constant", "ConstantOfShape"}:
+        yield from (value.name for value in node.outputs if value.name)
+    for _, body in bodies_of(node):
+        yield from body.initializers
+        for inner in body:
+            yield from _constants_in(inner)
+
+
+def _serialized_node(
+    node: ir.Node, wanted: Sequence[str], constants: Mapping[str, NDArray[Any]]
+) -> onnx.NodeProto:
+    """A node with other constants in its bodies, in which wanted outputs have names.
+
+    Outputs that the model leaves out get one.
+    """
     proto = ir.serde.serialize_node(node)
     for place, value in enumerate(node.outputs):
         name = _name(node, value)
         if name is not None and name in wanted:
             proto.output[place] = name
+    for attribute in proto.attribute:
+        for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            _replace(body, constants)
     return proto
+
+
+def _replace(body: onnx.GraphProto, constants: Mapping[str, NDArray[Any]]) -> None:
+    """Put arrays in the place of a body's constants."""
+    for tensor in body.initializer:
+        if tensor.name in constants:
+            tensor.CopyFrom(numpy_helper.from_array(constants[tensor.name], tensor.name))
+    for node in body.node:
+        name = node.output[0] if node.output else ""
+        if name in constants and node.op_type in {"Constant", "ConstantOfShape"}:
+            value = numpy_helper.from_array(constants[name], name)
+            node.CopyFrom(helper.make_node("Constant", [], [name], node.name, value=value))
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                _replace(inner, constants)
 
 
 def _named(value: ir.Value, name: str) -> ir.TensorProtocol:
