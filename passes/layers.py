@@ -10,6 +10,7 @@ import numpy as np
 
 from passes.bias import Bias, bias_at
 from passes.grid import Grid
+from passes.loops import body_of, in_loop
 from passes.operators import NotPrunable
 from passes.operators.constants import small_array, stored_tensor
 from passes.operators.moves import Cut
@@ -19,13 +20,15 @@ from passes.recurrent import GATES, bias_places
 from passes.schedule import depends
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from passes.reader import Reader
     from passes.weights import Consumer, Weight
+
+    Order = Mapping[ir.Node, tuple[int, int]]
 
 SHIFTED = frozenset(
     ("Conv", "FusedConv", "ConvTranspose", "Gemm", "MatMul", "Attention", "QLinearConv")
@@ -108,8 +111,8 @@ class Layer:
 
     @property
     def node(self) -> ir.Node:
-        """The first node that reads it."""
-        return self.sources[0].reader.node
+        """The node of the main graph that reads it, or holds what reads it; the first of them."""
+        return self.sources[0].reader.place
 
     @property
     def taps(self) -> int:
@@ -167,7 +170,7 @@ def watch(
         rows: how many consecutive rows a pattern decides about together, None for all; the groups of a
             layer's view are made of whole ones.
     """
-    order = {node: number for number, node in enumerate(graph)}
+    order = _order(graph)
     layers: list[Layer] = []
     reasons: dict[str, str] = {}
     for weight in weights:
@@ -178,19 +181,29 @@ def watch(
     return sorted(layers, key=_place(order)), reasons
 
 
-def _place(order: Mapping[ir.Node, int]) -> Any:
-    def place(layer: Layer) -> tuple[int, bool]:
-        return order[layer.node], layer.sources[0].reader.inside
+def _order(graph: ir.Graph) -> dict[ir.Node, tuple[int, int]]:
+    """The nodes of a graph and those in the bodies of its loops, by their place."""
+    order = {}
+    for number, node in enumerate(graph):
+        order[node] = (number, -1)
+        order |= {inner: (number, place) for place, inner in enumerate(body_of(node) or ())}
+    return order
+
+
+def _place(order: Order) -> Callable[[Layer], tuple[tuple[int, int], bool]]:
+    def place(layer: Layer) -> tuple[tuple[int, int], bool]:
+        reader = layer.sources[0].reader
+        return order[reader.node], reader.inside
 
     return place
 
 
-def _layer(weight: Weight, order: Mapping[ir.Node, int], rows: int | None) -> Layer:
+def _layer(weight: Weight, order: Order, rows: int | None) -> Layer:
     for consumer in weight.consumers:
         if consumer.reader is None or consumer.reader not in order:
-            raise NotPrunable("it is read in the body of another node, which is not watched")
-    consumers = sorted(weight.consumers, key=lambda c: order[c.reader] if c.reader else 0)
-    readers = [_reader(weight, consumer) for consumer in consumers]
+            raise NotPrunable("it is read in the body of a node that is not watched")
+    consumers = sorted(weight.consumers, key=lambda c: order[c.reader] if c.reader else (0, 0))
+    readers = [_reader(weight, consumer, order) for consumer in consumers]
     seen = [_rows_of(weight, c, r) for c, r in zip(consumers, readers, strict=True)]
     shape = _view(weight, seen, rows)
     sources = tuple(
@@ -198,16 +211,25 @@ def _layer(weight: Weight, order: Mapping[ir.Node, int], rows: int | None) -> La
         for reader, (groups, columns) in zip(readers, seen, strict=True)
     )
     if len(sources) > 1 or sources[0].columns is not None:
-        first = sources[0].reader.node
-        unrolled = any(depends(v, first) for s in sources[1:] for v in s.reader.needs)
+        first = sources[0].reader.place
+        unrolled = any(depends(v, first) for s in sources[1:] for v in s.reader.needs) or any(
+            s.reader.anchor is not None for s in sources
+        )
         return Layer(weight, sources, shape, unrolled=unrolled)
+    if sources[0].reader.anchor is not None:
+        return Layer(weight, sources, shape)
     return _surrounded(weight, sources, shape)
 
 
-def _reader(weight: Weight, consumer: Consumer) -> Reader:
+def _reader(weight: Weight, consumer: Consumer, order: Order) -> Reader:
     assert consumer.reader is not None
     shape = consumer.path[-1].after if consumer.path else weight.layout.shape
-    return reader_of(consumer.reader, consumer.input_index, shape)
+    reader = reader_of(consumer.reader, consumer.input_index, shape)
+    number, inner = order[consumer.reader]
+    if inner < 0:
+        return reader
+    loop = next(node for node, place in order.items() if place == (number, -1))
+    return in_loop(reader, loop)
 
 
 def _rows_of(

@@ -27,6 +27,7 @@ class Reader:
         needs: the values of which the activation is made.
         prepare: makes it.
         groups: for each group of the operator's view of its weight, the group of reductions.
+        anchor: the Loop or Scan of the main graph in whose body the operator is.
     """
 
     node: ir.Node
@@ -34,11 +35,17 @@ class Reader:
     needs: tuple[ir.Value, ...]
     prepare: Callable[[Values], NDArray[Any]] = field(repr=False, compare=False)
     groups: tuple[int, ...] = (0,)
+    anchor: ir.Node | None = None
+
+    @property
+    def place(self) -> ir.Node:
+        """The node of the main graph that is, or holds, the operator."""
+        return self.anchor or self.node
 
     @property
     def inside(self) -> bool:
-        """Whether the node itself must run for what it multiplies to be known."""
-        return any(value.producer() is self.node for value in self.needs)
+        """Whether that node itself must run for what the operator multiplies to be known."""
+        return self.anchor is not None or any(v.producer() is self.node for v in self.needs)
 
 
 def required_input(node: ir.Node, place: int) -> ir.Value:

@@ -213,7 +213,7 @@ class _Run:
         if not options.sequential:
             pairs = ((right, right) for right, _ in pairs)
         samples = draw_samples(layer, values, pairs, len(self._batches), positions, self._rng)
-        outputs = layer.node.outputs[:1]
+        outputs = layer.sources[0].reader.node.outputs[:1]
         normalized = any(use.node in self._norms for value in outputs for use in value.uses())
         corrected = layer.bias is not None and options.bias_correction
         sums = moments(samples.reductions, samples.targets)

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
+from passes.loops import expose, inner_names, outer_name
 from passes.operators.constants import stored_tensor
 from passes.prepare import bodies_of
 from passes.schedule import folded_nodes, needed_by, reads, with_folded
@@ -56,6 +57,7 @@ class Stretch:
         made = [
             name for node in self._nodes for value in node.outputs if (name := _name(node, value))
         ]
+        stacked = [name for node in self._nodes for name in inner_names(node)]
         inside = set(made)
         read = {value.name: value for node in self._nodes for value in reads(node) if value.name}
         self.constants = {
@@ -66,6 +68,7 @@ class Stretch:
         self._inner = {name for node in self._nodes for name in _constants_in(node)}
         self.inputs = [name for name in read if name not in inside | self.constants.keys()]
         self.outputs = [name for name in made if name in needed]
+        self._stacked = {outer_name(name): name for name in stacked if name in needed}
 
     def replaces(self, name: str) -> bool:
         """Whether a constant of that name is read, so that another array can take its place."""
@@ -87,7 +90,7 @@ class Stretch:
             batches: live values by name.
             constants: arrays that take the place of the model's own, by name.
         """
-        if not self.outputs:
+        if not self.outputs and not self._stacked:
             yield from ({} for _ in batches)
             return
         waiting = iter(batches)
@@ -95,7 +98,8 @@ class Stretch:
         if first is None:
             return
         feeds = ({name: batch[name] for name in self.inputs} for batch in _chained(first, waiting))
-        yield from runner(self._serialized(first, constants), feeds)
+        for made in runner(self._serialized(first, constants), feeds):
+            yield {self._stacked.get(name, name): array for name, array in made.items()}
 
     def _serialized(self, feed: Feeds, constants: Mapping[str, NDArray[Any]]) -> bytes:
         replaced = {
@@ -118,11 +122,11 @@ class Stretch:
             for name in self.inputs
         ]
         nodes = [
-            _serialized_node(node, self.outputs, constants)
+            _serialized_node(node, {*self.outputs, *self._stacked.values()}, constants)
             for node in self._nodes
             if not any(value.name in replaced for value in node.outputs)
         ]
-        outputs = [onnx.ValueInfoProto(name=name) for name in self.outputs]
+        outputs = [onnx.ValueInfoProto(name=name) for name in [*self.outputs, *self._stacked]]
         graph = helper.make_graph(nodes, "stretch", inputs, outputs, initializers)
         opsets = [helper.make_opsetid(d, v) for d, v in self._model.opset_imports.items()]
         proto = helper.make_model(
@@ -226,7 +230,7 @@ def _constants_in(node: ir.Node) -> Iterator[str]:
 
 
 def _serialized_node(
-    node: ir.Node, wanted: Sequence[str], constants: Mapping[str, NDArray[Any]]
+    node: ir.Node, wanted: AbstractSet[str], constants: Mapping[str, NDArray[Any]]
 ) -> onnx.NodeProto:
     """A node with other constants in its bodies, in which wanted outputs have names.
 
@@ -240,6 +244,9 @@ def _serialized_node(
     for attribute in proto.attribute:
         for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
             _replace(body, constants)
+    stacked = [name for name in inner_names(node) if name in wanted]
+    if stacked:
+        expose(proto, stacked)
     return proto
 
 
