@@ -191,8 +191,8 @@ class _Job:
 
     def _courses(self) -> Courses:
         try:
-            rows = self.pattern.row_tile
-            return Courses(self.model, self.weights, self.feeds, self._runner, rows)
+            tile = self.pattern.row_tile
+            return Courses(self.model, self.weights, self.feeds, self._runner, lambda _: tile)
         except ValueError as error:
             raise _as_data_error(error) from error
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from passes.calibration import calibrate
 from passes.flatten import BRANCHES, flatten
-from passes.layers import watch
+from passes.layers import one_row, watch
 from passes.operators.chains import CHAIN
 from passes.operators.constants import stored_tensor
 from passes.outputs import OutputError
@@ -70,7 +70,7 @@ class Courses:
         weights: what is to be pruned.
         batches: calibration feeds for the model's inputs.
         runner: runs models.
-        rows: see :func:`passes.layers.watch`.
+        tile_of: see :func:`passes.layers.watch`.
 
     Attributes:
         layers: by weight name.
@@ -83,7 +83,7 @@ class Courses:
         weights: Sequence[Weight],
         batches: Sequence[Feeds],
         runner: Runner,
-        rows: int | None = 1,
+        tile_of: Callable[[str], int | None] = one_row,
     ) -> None:
         self._runner = runner
         self._all: list[Course] = []
@@ -92,7 +92,7 @@ class Courses:
         left = {weight.name for weight in weights}
         for copy, taking in _split(model, weights, batches, runner):
             found = weights if copy is model else _on(copy, left)
-            layers, reasons = watch(copy.graph, found, rows)
+            layers, reasons = watch(copy.graph, found, tile_of)
             left -= {layer.name for layer in layers}
             self.reasons |= reasons
             self.layers |= {layer.name: layer for layer in layers}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from passes.reader import Reader
     from passes.weights import Consumer, Weight
 
+    Tile = Callable[[str], int | None]
     Order = Mapping[ir.Node, tuple[int, int]]
 
 SHIFTED = frozenset(
@@ -154,28 +155,34 @@ class Layer:
         return self.weight.stored(matrices.reshape(self.weight.layout.matrix_shape))
 
 
-def find_layers(graph: ir.Graph, weights: Iterable[Weight], rows: int | None = 1) -> list[Layer]:
+def one_row(name: str) -> int:
+    """The tile of patterns that decide row by row."""
+    del name
+    return 1
+
+
+def find_layers(graph: ir.Graph, weights: Iterable[Weight], tile_of: Tile = one_row) -> list[Layer]:
     """The weights that can be watched: see :func:`watch`."""
-    return watch(graph, weights, rows)[0]
+    return watch(graph, weights, tile_of)[0]
 
 
 def watch(
-    graph: ir.Graph, weights: Iterable[Weight], rows: int | None = 1
+    graph: ir.Graph, weights: Iterable[Weight], tile_of: Tile = one_row
 ) -> tuple[list[Layer], dict[str, str]]:
     """The layers of a graph in its order, and for all other weights the reason why they are none.
 
     Args:
         graph: the main graph.
         weights: of its model.
-        rows: how many consecutive rows a pattern decides about together, None for all; the groups of a
-            layer's view are made of whole ones.
+        tile_of: how many consecutive rows the pattern of a weight decides about together, by its name,
+            None for all; the groups of a layer's view are made of whole ones.
     """
     order = _order(graph)
     layers: list[Layer] = []
     reasons: dict[str, str] = {}
     for weight in weights:
         try:
-            layers.append(_layer(weight, order, rows))
+            layers.append(_layer(weight, order, tile_of(weight.name)))
         except NotPrunable as reason:
             reasons[weight.name] = str(reason)
     return sorted(layers, key=_place(order)), reasons
@@ -201,7 +208,7 @@ def _place(order: Order) -> Callable[[Layer], tuple[tuple[int, int], bool]]:
 def _layer(weight: Weight, order: Order, rows: int | None) -> Layer:
     for consumer in weight.consumers:
         if consumer.reader is None or consumer.reader not in order:
-            raise NotPrunable("it is read in the body of a node that is not watched")
+            raise NotPrunable("it is read in the body of a node whose values cannot be watched")
     consumers = sorted(weight.consumers, key=lambda c: order[c.reader] if c.reader else (0, 0))
     readers = [_reader(weight, consumer, order) for consumer in consumers]
     seen = [_rows_of(weight, c, r) for c, r in zip(consumers, readers, strict=True)]

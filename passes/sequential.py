@@ -56,6 +56,7 @@ class Options:
     Attributes:
         method: of :mod:`passes.methods`.
         pattern: the shape of masks.
+        patterns: shapes of masks by weight name, where they are not ``pattern``.
         damping: of the Hessian, as a share of its mean diagonal.
         positions: at most so many are drawn for each layer.
         sequential: whether each layer sees what its pruned predecessors give, or the dense model's.
@@ -68,6 +69,7 @@ class Options:
 
     method: Method = "obs"
     pattern: Pattern = field(default_factory=Unstructured)
+    patterns: Mapping[str, Pattern] = field(default_factory=dict)
     damping: float = DAMPING
     positions: int = 32768
     sequential: bool = True
@@ -76,6 +78,10 @@ class Options:
     rectify_rounds: int = 2
     seed: int = 0
     stream_bytes: int = STREAM_BYTES
+
+    def pattern_of(self, name: str) -> Pattern:
+        """The shape of one weight's mask."""
+        return self.patterns.get(name, self.pattern)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ def prune_sequentially(
     options = options or Options()
     result = Reconstruction(dict(given or {}), {}, {})
     chosen = [weight for weight in weights if weight.name in keep]
-    layers, _ = watch(model.graph, chosen, options.pattern.row_tile)
+    layers, _ = watch(model.graph, chosen, lambda name: options.pattern_of(name).row_tile)
     run = _Run(model, layers, keep, batches, runner, options, result, progress)
     run.all()
     return result
@@ -267,7 +273,7 @@ def _solve(
     free: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], Moments, str]:
     """Weights, their mask, the moments that they answer to, and how they were found."""
-    pattern = options.pattern.fitted(layer.taps)
+    pattern = options.pattern_of(layer.name).fitted(layer.taps)
     method = taken(options.method, values.shape[2])
     second = method in SECOND_ORDER
     rounds = options.rectify_rounds if layer.rectified and second and samples is not None else 1

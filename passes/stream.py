@@ -150,6 +150,9 @@ class Stream:
         runner: runs models.
         constants: arrays that take the place of the model's own; read anew with each move.
         limit_bytes: of the values that are held.
+
+    Attributes:
+        held_bytes: how many they take now, inputs of the model left out.
     """
 
     def __init__(
@@ -167,6 +170,7 @@ class Stream:
         self._limit = limit_bytes
         self._held: list[Feeds | None] = [dict(batch) for batch in batches]
         self._start = 0
+        self.held_bytes = 0
 
     def visit(
         self, stop: int, taps: Iterable[ir.Value] = (), *, inside: bool = False
@@ -192,14 +196,14 @@ class Stream:
             for kind, start in ((True, self._start), (False, 0))
         }
         dropped = {tap_name(v) for node in self._nodes[stop:end] for v in node.outputs if v.name}
-        held_bytes = 0
+        self.held_bytes = 0
         for number, batch in enumerate(self._batches):
             live = dict(self._held[number] or batch) | next(moved[held[number]])
             yield Values(live, self._constants)
             live = {n: a for n, a in live.items() if n in later and n not in dropped}
             size = sum(array.nbytes for name, array in live.items() if name not in batch)
-            fits = held_bytes + size <= self._limit
-            held_bytes += size if fits else 0
+            fits = self.held_bytes + size <= self._limit
+            self.held_bytes += size if fits else 0
             self._held[number] = live if fits else None
         self._start = stop
 
