@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
-SAMPLES = 32
+SAMPLES, FEWEST, NUMBERS = 32, 4, 2**20
+"""Samples of small inputs, of large ones, and the numbers beyond which an input is large."""
 
 
 def samples_for(path: Path, session: Session) -> Dataset:
@@ -56,7 +57,9 @@ def samples_for(path: Path, session: Session) -> Dataset:
         if size == 256:
             inputs["sr"] = np.array([8000, 16000] * (SAMPLES // 2))
         return Dataset(inputs, stacked=True)
-    return random_samples(session, SAMPLES, 0)
+    one = random_samples(session, 1, 0)
+    size = sum(array.size for array in one.inputs.values())
+    return random_samples(session, max(FEWEST, min(SAMPLES, NUMBERS // max(1, size))), 0)
 
 
 def error_of(dense: list[NDArray[Any]], path: Path, data: Dataset) -> float | None:
