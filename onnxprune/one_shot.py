@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -31,12 +32,20 @@ if TYPE_CHECKING:
     from onnxprune.costs import Costs
     from onnxprune.data import Dataset, DataSource, Feeds
     from passes.patterns import Pattern
+    from passes.sequential import Reconstruction
     from passes.weights import Weight
 
     Progress = Callable[[str, int, int], None]
 
 Allocation = Literal["uniform", "global", "erk", "lamp", "owl", "loss"]
+Reconstruct = Literal["layers", "blocks"]
+RECONSTRUCTIONS: tuple[Reconstruct, ...] = get_args(Reconstruct)
 ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
+
+NEEDS_TORCH = (
+    "reconstruction by blocks needs torch; install it with `pip install onnxprune[torch]`, or leave "
+    "--reconstruct at layers"
+)
 
 RANDOM = "random"
 RANDOM_SAMPLES = 64
@@ -58,6 +67,8 @@ class OneShot:
         pattern: as :func:`passes.patterns.parse_pattern` reads it.
         damping: of the Hessian, as a share of its mean diagonal.
         sequential, bias_correction, batch_norm: see :class:`passes.sequential.Options`.
+        reconstruct: ``layers`` leaves each layer as it was solved; ``blocks`` then trains blocks of
+            layers towards the dense model's values, which needs torch.
         seed: of all randomness.
     """
 
@@ -68,6 +79,7 @@ class OneShot:
     sequential: bool = True
     bias_correction: bool = True
     batch_norm: bool = True
+    reconstruct: Reconstruct = "layers"
     seed: int = 0
 
     @property
@@ -78,13 +90,14 @@ class OneShot:
     @property
     def needs_data(self) -> bool:
         """Whether the method or the allocation looks at activations."""
-        return self.method != "magnitude" or self.chosen_allocation in {"owl", "loss"}
+        looks = self.chosen_allocation in {"owl", "loss"} or self.reconstruct == "blocks"
+        return self.method != "magnitude" or looks
 
     @property
     def streams(self) -> bool:
         """Whether weights can be pruned one after the other, in blocks, without data."""
         plain = self.method == "magnitude" and self.pattern == "unstructured"
-        return plain and self.chosen_allocation in {"uniform", "global"}
+        return plain and not self.needs_data and self.chosen_allocation in {"uniform", "global"}
 
     def checked_pattern(self) -> Pattern:
         """The pattern, after checking every option.
@@ -97,6 +110,9 @@ class OneShot:
             raise RecipeError(msg)
         if self.allocation is not None and self.allocation not in ALLOCATIONS:
             msg = f"allocation '{self.allocation}' is not known; choose one of {', '.join(ALLOCATIONS)}"
+            raise RecipeError(msg)
+        if self.reconstruct not in RECONSTRUCTIONS:
+            msg = f"reconstruction '{self.reconstruct}' is not known; choose one of {', '.join(RECONSTRUCTIONS)}"
             raise RecipeError(msg)
         if not 0 <= self.damping <= 10:
             msg = f"damping must lie between 0 and 10 (0.01 is usual), found {self.damping}"
@@ -178,11 +194,11 @@ class _Job:
         self.warnings: list[str] = []
         self.feeds: list[Feeds] = self._feeds(data) if data is not None else []
         if options.needs_data and not self.feeds:
-            asks = (
-                f"method {options.method}"
-                if options.method != "magnitude"
-                else f"allocation {options.chosen_allocation}"
-            )
+            asks = f"allocation {options.chosen_allocation}"
+            if options.method != "magnitude":
+                asks = f"method {options.method}"
+            elif options.reconstruct == "blocks":
+                asks = "reconstruction by blocks"
             msg = (
                 f"{asks} needs calibration data: give --data FILE (or --data random to try it out)"
             )
@@ -234,12 +250,39 @@ class _Job:
             except ValueError as error:
                 raise _as_data_error(error) from error
             constants, methods = made.constants, methods | made.methods
+            if self.options.reconstruct == "blocks" and made.masks:
+                constants, more = self._by_blocks(made)
+                methods |= more
         steps = {"allocation": "plan" if planned else self.options.chosen_allocation}
         return Pruned(
             constants,
             {"saliency": self.options.method, "pattern": self.pattern.name} | steps | methods,
             tuple(dict.fromkeys(self.warnings)),
         )
+
+    def _by_blocks(self, made: Reconstruction) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        """What training block by block makes of constants, and of each block in words."""
+        if importlib.util.find_spec("torch") is None:
+            raise RecipeError(NEEDS_TORCH)
+        from onnxprune.finetune.blockwise import BlockTraining, reconstruct_blocks
+
+        constants, results = dict(made.constants), []
+        for course in self.courses or ():
+            constants, more = reconstruct_blocks(
+                course.model,
+                [layer for layer in course.layers if layer.name in made.masks],
+                made.masks,
+                constants,
+                course.batches,
+                self._runner,
+                BlockTraining(seed=self.options.seed),
+                threads=self.threads,
+                progress=lambda done, total: self.progress("blocks", done, total),
+            )
+            results += more
+        return constants, {
+            f"block {number}": result.words for number, result in enumerate(results, start=1)
+        }
 
     def _feeds(self, data: DataSource) -> list[Feeds]:
         session = Session(model_bytes(self.model), threads=self.threads)

@@ -99,6 +99,10 @@ class Courses:
             self._all.append(Course(copy, taking, tuple(found), tuple(layers)))
         self.reasons = {name: reason for name, reason in self.reasons.items() if name in left}
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._all)
+
     def __iter__(self) -> Iterator[Course]:
         """The courses, that of most batches first."""
         return iter(self._all)

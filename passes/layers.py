@@ -17,7 +17,7 @@ from passes.operators.moves import Cut
 from passes.placement import OUTSIDE, columns_seen
 from passes.readers import reader_of
 from passes.recurrent import GATES, bias_places
-from passes.schedule import depends
+from passes.schedule import depends, folded_nodes, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -153,6 +153,21 @@ class Layer:
     def stored(self, matrices: NDArray[Any]) -> NDArray[Any]:
         """Numbers in the layer's view as the weight stores them."""
         return self.weight.stored(matrices.reshape(self.weight.layout.matrix_shape))
+
+
+def in_order(graph: ir.Graph, layers: Iterable[Layer]) -> tuple[list[ir.Node], frozenset[ir.Node]]:
+    """The nodes of a graph in an order in which what a layer needs to be pruned is there before it.
+
+    Returns:
+        The schedule, and the nodes that compute constants, which are not in it.
+    """
+    folded = folded_nodes(graph)
+    first: dict[ir.Node, list[ir.Value]] = {}
+    for layer in layers:
+        if not layer.unrolled:
+            others = [] if layer.other is None else [layer.other]
+            first.setdefault(layer.node, []).extend([*layer.needs, *others])
+    return schedule(graph, first, folded), folded
 
 
 def one_row(name: str) -> int:

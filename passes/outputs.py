@@ -34,7 +34,7 @@ class OutputError:
 
     def __init__(self, model: ir.Model, feeds: Sequence[Feeds], runner: Runner) -> None:
         self._names = sorted(
-            {name for value in model.graph.outputs if (name := _before_squashing(value))}
+            {name for value in model.graph.outputs if (name := before_squashing(value))}
         )
         self._stretch = Stretch(model, list(model.graph), set(self._names))
         self._feeds, self._runner = list(feeds), runner
@@ -64,7 +64,8 @@ class OutputError:
         return {name: np.concatenate([m[name].ravel() for m in made]) for name in self._names}
 
 
-def _before_squashing(value: ir.Value) -> str | None:
+def before_squashing(value: ir.Value) -> str | None:
+    """The name of a model's output, or of what its last Softmax or the like reads; None for an input."""
     node = value.producer()
     if node is None:
         return None

@@ -21,13 +21,12 @@ import numpy as np
 
 from passes.batch_norm import find_batch_norms, reestimated
 from passes.calibration import calibrate
-from passes.layers import Layer, watch
+from passes.layers import Layer, in_order, watch
 from passes.methods import SECOND_ORDER, Method, Pruner, taken
 from passes.moments import Moments, moments
 from passes.patterns import Pattern, Unstructured
 from passes.reconstruction import DAMPING, quadratic
 from passes.samples import draw_samples
-from passes.schedule import folded_nodes, schedule
 from passes.stream import Stream
 
 if TYPE_CHECKING:
@@ -153,13 +152,7 @@ class _Run:
         self._batches, self._runner, self._options = batches, runner, options
         self._result, self._progress = result, progress
         self._norms = find_batch_norms(model.graph) if options.batch_norm else {}
-        folded = folded_nodes(model.graph)
-        first = {
-            layer.node: [*layer.needs, *([layer.other] if layer.other else [])]
-            for layer in layers
-            if not layer.unrolled
-        }
-        self._nodes = schedule(model.graph, first, folded)
+        self._nodes, folded = in_order(model.graph, layers)
         self._rng = np.random.default_rng(options.seed)
         half = options.stream_bytes // 2
         self._dense, self._pruned = (

@@ -98,10 +98,16 @@ class Stretch:
         if first is None:
             return
         feeds = ({name: batch[name] for name in self.inputs} for batch in _chained(first, waiting))
-        for made in runner(self._serialized(first, constants), feeds):
+        for made in runner(self.serialized(first, constants), feeds):
             yield {self._stacked.get(name, name): array for name, array in made.items()}
 
-    def _serialized(self, feed: Feeds, constants: Mapping[str, NDArray[Any]]) -> bytes:
+    def serialized(self, feed: Feeds, constants: Mapping[str, NDArray[Any]]) -> bytes:
+        """The stretch as a model.
+
+        Args:
+            feed: an array for each of :attr:`inputs`, which say their dtypes.
+            constants: arrays that take the place of the model's own, by name.
+        """
         replaced = {
             value.name: constants[value.name]
             for node in self._nodes
@@ -211,6 +217,37 @@ class Stream:
         for number, batch in enumerate(self._batches):
             if held[number] == kind:
                 yield self._held[number] or batch
+
+
+def advance(
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    start: int,
+    stop: int,
+    runner: Runner,
+    stream: list[Feeds],
+    constants: Mapping[str, NDArray[Any]],
+    needed: frozenset[str] = frozenset(),
+) -> None:
+    """Run ``nodes[start:stop]`` and forget what nothing reads any more.
+
+    Args:
+        model: whose nodes they are.
+        nodes: a whole schedule.
+        start: of the nodes that are run.
+        stop: of them.
+        runner: injected by the caller.
+        stream: live values by batch and name; moved on in place.
+        constants: arrays that take the place of the model's own, by name.
+        needed: names of values to keep beside those that later nodes read.
+    """
+    folded = folded_nodes(model.graph)
+    wanted = needed_by(nodes[stop:], folded) | needed
+    made = Stretch(model, nodes[start:stop], wanted, folded).run(runner, stream, constants)
+    for batch, new in zip(stream, made, strict=True):
+        batch.update(new)
+        for name in [name for name in batch if name not in wanted]:
+            del batch[name]
 
 
 def _chained(first: Feeds, rest: Iterator[Feeds]) -> Iterator[Feeds]:

@@ -21,6 +21,7 @@ from onnxprune.cli.options import (
     OpTypes,
     Output,
     PatternText,
+    ReconstructName,
     Seed,
     TargetText,
     Threads,
@@ -93,6 +94,14 @@ def prune(
         bool,
         typer.Option(help="Estimate the statistics of BatchNormalization again."),
     ] = True,
+    reconstruct: Annotated[
+        ReconstructName,
+        typer.Option(
+            "--reconstruct",
+            help="blocks then trains layers together towards the dense model's values, without labels; "
+            "needs torch.",
+        ),
+    ] = ReconstructName.LAYERS,
     encoding: EncodingText = "auto",
     memory: Memory = None,
     nodes_to_exclude: Exclude = None,
@@ -119,6 +128,7 @@ def prune(
         sequential=sequential,
         bias_correction=bias_correction,
         batch_norm=batch_norm,
+        reconstruct=reconstruct.value,
         seed=seed or 0,
     )
     with progress_bars() as progress:

@@ -20,6 +20,13 @@ class Allocation(StrEnum):
     LOSS = "loss"
 
 
+class ReconstructName(StrEnum):
+    """What follows on the solution of each layer."""
+
+    LAYERS = "layers"
+    BLOCKS = "blocks"
+
+
 class MethodName(StrEnum):
     """How weights are chosen, and what becomes of those that stay."""
 
