@@ -17,17 +17,18 @@ from passes.methods import SECOND_ORDER
 from passes.saliency import lamp, magnitude, wanda
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from onnxprune.costs import Costs
-    from onnxprune.one_shot import OneShot, Progress
+    from onnxprune.one_shot import OneShot
+    from onnxprune.progress import Progress
+    from onnxprune.rules import Ruled
     from passes.courses import Courses
     from passes.curves import Curve
     from passes.layers import Layer
     from passes.moments import Moments
-    from passes.patterns import Pattern
     from passes.weights import Weight
 
 CURVE_POSITIONS = 8192
@@ -40,23 +41,26 @@ class Allocator:
     """What an allocation looks at; statistics are gathered when first asked for.
 
     Attributes:
-        weights: to share between.
+        ruled: what to share between, in which patterns, and what rules fix.
         courses: of the calibration data through the model; None where there are none.
         options: method and allocation among them.
-        pattern: of the masks.
         progress: as :func:`onnxprune.one_shot.prune_one_shot` has it.
         costs: how to count towards a budget; None where none is given.
     """
 
-    weights: Sequence[Weight]
+    ruled: Ruled
     courses: Courses | None
     options: OneShot
-    pattern: Pattern
     progress: Progress
     costs: Costs | None = None
 
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Those whose sparsity no rule fixes, which are shared between."""
+        return self.ruled.free
+
     def share(self, sparsity: float) -> dict[str, int]:
-        """Weights to keep, by name, at a total sparsity from 0 to 1."""
+        """Elements to keep of the free weights, by name, at a sparsity from 0 to 1 of all of them."""
         kind = self.options.chosen_allocation
         if kind == "loss":
             keeps = {name: curve.keeps for name, curve in self._curves.items()}
@@ -70,18 +74,22 @@ class Allocator:
         return global_threshold(self._scores, sparsity)
 
     def within(self, budget: float) -> dict[str, int]:
-        """Weights to keep, by name, for estimated costs of all weights within a budget.
+        """Elements to keep of all weights, by name, for estimated costs within a budget.
 
         Raises:
             RecipeError: when the weights cost more even with nothing but zeros in them.
         """
+        budget -= self._fixed
         least = sum(self._empty.values())
         if budget < least:
             msg = (
-                f"the weights take {least:g} even when all of them are zero, of which {budget:g} may "
-                "be; ask for a larger target"
+                f"the weights take {least:g} even when all of them are zero, where {max(0, budget):g} is "
+                "left for them; ask for a larger target"
             )
             raise RecipeError(msg)
+        return dict(self.ruled.keep) | self._free_within(budget)
+
+    def _free_within(self, budget: float) -> dict[str, int]:
         curves = self._curves
         if self.options.chosen_allocation == "loss":
             floor = sum(float(curve.costs[-1]) for curve in curves.values())
@@ -117,6 +125,18 @@ class Allocator:
     @cached_property
     def _elements(self) -> dict[str, int]:
         return {weight.name: weight.elements for weight in self.weights}
+
+    @cached_property
+    def _fixed(self) -> float:
+        """What the weights cost whose sparsity a rule fixes, pruned by magnitude."""
+        assert self.costs is not None
+        total = 0.0
+        for weight in self.ruled.collection.weights:
+            if weight.name in self.ruled.keep:
+                pattern = self.ruled.patterns[weight.name]
+                mask = pattern.mask(magnitude(weight.matrices()), self.ruled.keep[weight.name])
+                total += self.costs.of_weight(weight, weight.masked(mask))
+        return total
 
     @cached_property
     def _empty(self) -> dict[str, float]:
@@ -157,12 +177,12 @@ class Allocator:
         for number, weight in enumerate(self.weights):
             layer = self._layers.get(weight.name) if loss else None
             curves[weight.name] = (
-                magnitude_curve(weight, self.pattern, cost_of)
+                magnitude_curve(weight, self.ruled.patterns[weight.name], cost_of)
                 if layer is None
                 else error_curve(
                     layer,
                     self._moments[weight.name],
-                    self.pattern,
+                    self.ruled.patterns[weight.name],
                     method="obs" if method in SECOND_ORDER else method,
                     damping=self.options.damping,
                     cost_of=cost_of,

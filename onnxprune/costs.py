@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from onnxprune.recipe import Target
     from passes.weights import Weight
 
-MEMORY = "ddr4-2400"
-
 
 @dataclass(frozen=True)
 class Costs:
@@ -74,9 +72,7 @@ class Costs:
             return save_model(packed, path)
 
 
-def costs_of(
-    target: Target, source: Path, encoding: str = hardware.AUTO, memory: str = MEMORY
-) -> Costs:
+def costs_of(target: Target, source: Path, encoding: str, memory: str) -> Costs:
     """How to count towards a target.
 
     Args:

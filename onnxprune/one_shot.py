@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,7 +13,9 @@ from onnxprune.data import load_data, random_data
 from onnxprune.errors import DataError, OnnxPruneError, RecipeError
 from onnxprune.evaluate import feeds_of
 from onnxprune.model_io import model_bytes
+from onnxprune.progress import Progress, silent
 from onnxprune.reach import reach
+from onnxprune.rules import share_left
 from onnxprune.runtime import Session
 from passes.courses import Courses
 from passes.methods import METHODS, SECOND_ORDER, Method
@@ -24,18 +25,18 @@ from passes.saliency import magnitude
 from passes.sequential import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from onnxprune.costs import Costs
     from onnxprune.data import Dataset, DataSource, Feeds
+    from onnxprune.rules import Ruled
     from passes.patterns import Pattern
     from passes.sequential import Reconstruction
     from passes.weights import Weight
 
-    Progress = Callable[[str, int, int], None]
 
 Allocation = Literal["uniform", "global", "erk", "lamp", "owl", "loss"]
 Reconstruct = Literal["layers", "blocks"]
@@ -142,7 +143,7 @@ class Pruned:
 
 def prune_one_shot(
     model: ir.Model,
-    weights: Sequence[Weight],
+    ruled: Ruled,
     options: OneShot,
     *,
     sparsity: float | None = None,
@@ -156,9 +157,10 @@ def prune_one_shot(
 
     Args:
         model: dense.
-        weights: what to prune.
-        options: how.
-        sparsity: over all ``weights``, 0 to 1; may be left out for N:M, which says it itself.
+        ruled: what to prune, which of it to what sparsity, and in which patterns.
+        options: how; ``ruled`` goes before its pattern.
+        sparsity: over all weights, 0 to 1; without it, weights that neither a rule nor an N:M
+            pattern says something of stay as they are.
         keep: weights to keep, by name, instead of ``sparsity``.
         costs: a target in bytes or cycles, instead of either. What is estimated weight by weight is
             measured on the whole, and the budget corrected until what was made is at most the target:
@@ -170,7 +172,7 @@ def prune_one_shot(
     Raises:
         RecipeError, DataError, ModelError: when an option, the data or the model cannot be used.
     """
-    job = _Job(model, tuple(weights), options, data, threads, progress or (lambda *_: None))
+    job = _Job(model, ruled, options, data, threads, progress or silent)
     if costs is not None:
         return job.within(costs)
     return job.run(keep if keep is not None else job.counts(sparsity), planned=keep is not None)
@@ -182,13 +184,14 @@ class _Job:
     def __init__(
         self,
         model: ir.Model,
-        weights: tuple[Weight, ...],
+        ruled: Ruled,
         options: OneShot,
         data: DataSource | None,
         threads: int | None,
         progress: Progress,
     ) -> None:
-        self.model, self.weights, self.options, self.progress = model, weights, options, progress
+        self.model, self.ruled, self.options, self.progress = model, ruled, options, progress
+        self.weights = ruled.collection.weights
         self.pattern = options.checked_pattern()
         self.threads = threads
         self.warnings: list[str] = []
@@ -207,8 +210,14 @@ class _Job:
 
     def _courses(self) -> Courses:
         try:
-            tile = self.pattern.row_tile
-            return Courses(self.model, self.weights, self.feeds, self._runner, lambda _: tile)
+            patterns = self.ruled.patterns
+            return Courses(
+                self.model,
+                self.weights,
+                self.feeds,
+                self._runner,
+                lambda name: patterns[name].row_tile,
+            )
         except ValueError as error:
             raise _as_data_error(error) from error
 
@@ -234,6 +243,7 @@ class _Job:
             options = Options(
                 method=self.options.method,
                 pattern=self.pattern,
+                patterns=self.ruled.patterns,
                 damping=self.options.damping,
                 sequential=self.options.sequential,
                 bias_correction=self.options.bias_correction,
@@ -301,36 +311,42 @@ class _Job:
             yield dict(zip(session.outputs, session.run(feed), strict=True))
 
     def _by_magnitude(self, weight: Weight, keep: int) -> NDArray[Any]:
-        taps = math.prod(weight.layout.shape[2:]) if len(weight.layout.shape) > 2 else 1
-        columns = weight.matrices().shape[2]
-        pattern = self.pattern.fitted(taps if columns % taps == 0 else 1)
+        pattern = self.ruled.patterns[weight.name]
         return weight.masked(pattern.mask(magnitude(weight.matrices()), keep))
 
     def counts(self, sparsity: float | None) -> dict[str, int]:
-        """Weights to keep at a total sparsity, or as the pattern says."""
+        """Weights to keep at a total sparsity, or as rules and patterns say."""
+        fixed = dict(self.ruled.keep)
         if sparsity is None:
-            if isinstance(self.pattern, NM):
-                # the pattern itself says how many of them stay
-                return {weight.name: weight.elements for weight in self.weights}
-            msg = (
-                "give a sparsity (--sparsity), a target (--target), a plan (--plan) or an N:M pattern "
-                "(--pattern 2:4)"
-            )
-            raise RecipeError(msg)
-        if not 0 <= sparsity <= 1:  # NaN fails this too
-            msg = f"sparsity must lie between 0 and 1, found {sparsity}"
-            raise RecipeError(msg)
+            return fixed | self._told_by_patterns()
+        share = share_left(self.ruled, sparsity)
+        if not self.ruled.free:
+            return fixed
         try:
-            return self._allocator(None).share(sparsity)
+            return fixed | self._allocator(None).share(share)
         except ValueError as error:
             raise _as_data_error(error) from error
 
+    def _told_by_patterns(self) -> dict[str, int]:
+        """Without a total: all elements of weights whose pattern itself says how many of them stay."""
+        told = {
+            w.name: w.elements
+            for w in self.ruled.free
+            if isinstance(self.ruled.patterns[w.name], NM)
+        }
+        if not told and not self.ruled.keep:
+            msg = (
+                "give a sparsity (--sparsity), a target (--target), a plan (--plan), an N:M pattern "
+                "(--pattern 2:4) or rules with either (--recipe)"
+            )
+            raise RecipeError(msg)
+        return told
+
     def _allocator(self, costs: Costs | None) -> Allocator:
         return Allocator(
-            self.weights,
+            self.ruled,
             self.courses,
             self.options,
-            self.pattern,
             self.progress,
             costs,
         )

@@ -21,8 +21,10 @@ from onnxprune.cli.options import (
     OpTypes,
     Output,
     PatternText,
+    RecipeFile,
     ReconstructName,
     Seed,
+    Settings,
     TargetText,
     Threads,
 )
@@ -35,8 +37,11 @@ def inspect(model: Model, *, embeddings: Embeddings = False, as_json: AsJson = F
     Example: onnxprune inspect models/lenet5.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    finish(api.inspect(model, embeddings=embeddings), as_json=as_json)
+    with progress_bars() as progress:
+        report = api.inspect(model, embeddings=embeddings, progress=progress)
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -56,6 +61,8 @@ def prune(
         Path | None,
         typer.Option("--plan", help="JSON plan with the sparsity of each weight or node."),
     ] = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
     data: CalibrationData = None,
     method: Annotated[
         MethodName,
@@ -74,7 +81,7 @@ def prune(
             show_default=False,
         ),
     ] = None,
-    pattern: PatternText = "unstructured",
+    pattern: PatternText = None,
     damping: Annotated[
         float,
         typer.Option("--damping", help="Of the Hessian, as a share of its mean diagonal."),
@@ -102,7 +109,7 @@ def prune(
             "needs torch.",
         ),
     ] = ReconstructName.LAYERS,
-    encoding: EncodingText = "auto",
+    encoding: EncodingText = None,
     memory: Memory = None,
     nodes_to_exclude: Exclude = None,
     op_types_to_prune: OpTypes = None,
@@ -116,20 +123,27 @@ def prune(
     Example: onnxprune prune model.onnx -o pruned.onnx --sparsity 0.8 --method obs --data calibration.npz
     """
     from onnxprune import api
-    from onnxprune.costs import MEMORY
     from onnxprune.one_shot import OneShot
+    from onnxprune.recipe import load_recipe, read_settings
     from onnxprune.terminal import progress_bars
 
+    given = {
+        "prune.pattern": pattern,
+        "seed": seed,
+        "encode.encoding": encoding,
+        "estimate.memory": memory,
+    }
+    resolved = load_recipe(recipe, given | read_settings(settings or ()))
     options = OneShot(
         method=method.value,
         allocation=None if allocation is None else allocation.value,
-        pattern=pattern,
+        pattern=resolved.prune.pattern,
         damping=damping,
         sequential=sequential,
         bias_correction=bias_correction,
         batch_norm=batch_norm,
         reconstruct=reconstruct.value,
-        seed=seed or 0,
+        seed=resolved.seed,
     )
     with progress_bars() as progress:
         report = api.prune(
@@ -140,8 +154,7 @@ def prune(
             plan=plan,
             data=data,
             options=options,
-            encoding=encoding,
-            memory=memory or MEMORY,
+            recipe=resolved,
             nodes_to_exclude=nodes_to_exclude or (),
             op_types_to_prune=op_types_to_prune,
             embeddings=embeddings,
@@ -201,21 +214,24 @@ def pack(
     Example: onnxprune pack pruned.onnx -o packed.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    report = api.pack(
-        model,
-        output,
-        values=values,
-        positions=positions,
-        runtime=runtime,  # type: ignore[arg-type] # checked there, with the names allowed
-        opset=opset,
-        freeze_inputs=freeze_inputs,
-        large=large,
-        data=data,
-        samples=samples,
-        seed=seed or 0,
-        threads=threads,
-    )
+    with progress_bars() as progress:
+        report = api.pack(
+            model,
+            output,
+            values=values,
+            positions=positions,
+            runtime=runtime,  # type: ignore[arg-type] # checked there, with the names allowed
+            opset=opset,
+            freeze_inputs=freeze_inputs,
+            large=large,
+            data=data,
+            samples=samples,
+            seed=seed or 0,
+            threads=threads,
+            progress=progress,
+        )
     finish(report, as_json=as_json)
 
 
@@ -226,8 +242,11 @@ def unpack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
     Example: onnxprune unpack packed.onnx -o pruned.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    finish(api.unpack(model, output), as_json=as_json)
+    with progress_bars() as progress:
+        report = api.unpack(model, output, progress=progress)
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -250,8 +269,13 @@ def shrink(
     Example: onnxprune shrink pruned.onnx -o small.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    finish(api.shrink(model, output, data=data, samples=samples, seed=seed or 0), as_json=as_json)
+    with progress_bars() as progress:
+        report = api.shrink(
+            model, output, data=data, samples=samples, seed=seed or 0, progress=progress
+        )
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -284,15 +308,18 @@ def verify(
     Example: onnxprune verify pruned.onnx packed.onnx --rtol 0 --atol 0
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    report = api.verify(
-        reference,
-        candidate,
-        data=data,
-        samples=samples,
-        rtol=rtol,
-        atol=atol,
-        seed=seed or 0,
-        threads=threads,
-    )
+    with progress_bars() as progress:
+        report = api.verify(
+            reference,
+            candidate,
+            data=data,
+            samples=samples,
+            rtol=rtol,
+            atol=atol,
+            seed=seed or 0,
+            threads=threads,
+            progress=progress,
+        )
     finish(report, as_json=as_json)

@@ -69,7 +69,12 @@ CalibrationData = Annotated[
     ),
 ]
 PatternText = Annotated[
-    str, typer.Option("--pattern", help="unstructured, N:M (2:4), RxC (4x1) or channel.")
+    str | None,
+    typer.Option(
+        "--pattern",
+        help="unstructured, N:M (2:4), RxC (4x1) or channel.  \\[default: unstructured]",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")]
 Seed = Annotated[
@@ -125,7 +130,12 @@ Memory = Annotated[
     ),
 ]
 EncodingText = Annotated[
-    str, typer.Option("--encoding", help="Encoding of the blob, where the target is of the blob.")
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="Encoding of the blob, where the target is of it.  \\[default: auto]",
+        show_default=False,
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")]
 Exclude = Annotated[

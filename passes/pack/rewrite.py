@@ -20,7 +20,7 @@ from passes.pack.write import chain_bytes, write_stream
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -81,6 +81,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
         freeze_inputs: pack also what the caller could give another value for when the model runs;
             it is then no input any more.
         fold_limit_bytes: weights above it stay dense.
+        progress: told of initializers looked at and in all, graph by graph.
     """
 
     positions: str = AUTO
@@ -89,6 +90,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
     cumsum: bool = True
     freeze_inputs: bool = False
     fold_limit_bytes: int = FOLD_LIMIT_BYTES
+    progress: Callable[[int, int], None] = field(default=lambda *_: None, repr=False)
 
     def requires(self, model: ir.Model) -> None:
         """The opset broadcasts as it does today, and the form of values is one that there is."""
@@ -165,7 +167,8 @@ class PackWeightsPass(ir.passes.InPlacePass):
         form = parse_values(self.values)
         layouts = {id(weight.value): weight.layout for weight in collect_weights(model).weights}
         items = []
-        for name, value in graph.initializers.items():
+        for number, (name, value) in enumerate(graph.initializers.items()):
+            self.progress(number, len(graph.initializers))
             tensor = value.const_value
             if tensor is None or self.why_dense(model, value) is not None:
                 continue
@@ -176,6 +179,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
             codes = [code for code in self._codes(builder.opset) if self._suits(code, prepared)]
             item = make_item(name, prepared, tensor.dtype, codes)
             items.append(_in_best_order(item, layouts.get(id(value)), codes))
+        self.progress(len(graph.initializers), len(graph.initializers))
         return items
 
     def _codes(self, opset: int) -> tuple[PositionCode, ...]:

@@ -11,6 +11,7 @@ from onnxprune import api
 from onnxprune.errors import DataError, RecipeError
 from onnxprune.model_io import load_model
 from onnxprune.one_shot import ALLOCATIONS, OneShot
+from onnxprune.recipe import load_recipe
 from onnxprune.runtime import Session
 from passes.layers import find_layers
 from passes.methods import METHODS
@@ -228,8 +229,11 @@ def test_targets_are_met_by_what_is_written(
         ({"target": "0.5x"}, "a compression rate is at least 1"),
         ({"target": "ten"}, "target 'ten' is not understood"),
         ({"target": "10x", "sparsity": 0.5}, "give one of a sparsity"),
-        ({"target": "1kB:blob", "encoding": "zip"}, "there is no encoding 'zip'"),
-        ({"target": "100cycles", "memory": "tape"}, "tape"),
+        (
+            {"target": "1kB:blob", "recipe": load_recipe(None, {"encode.encoding": "zip"})},
+            "there is no encoding 'zip'",
+        ),
+        ({"target": "9cycles", "recipe": load_recipe(None, {"estimate.memory": "tape"})}, "tape"),
     ],
 )
 def test_targets_that_cannot_be_are_refused(
