@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,6 +95,7 @@ class Layer:
         rectified: whether the output (or that sum) goes into a Relu and nowhere else.
         unrolled: whether a source depends on the outputs of another one, so that what pruned
             predecessors give it is not known before the weight is pruned.
+        partner: of the recurrent weights R the layer of W, whose outputs are added to this one's.
     """
 
     weight: Weight
@@ -103,7 +104,8 @@ class Layer:
     bias: Bias | None = None
     other: ir.Value | None = None
     rectified: bool = False
-    unrolled: bool = field(default=False)
+    unrolled: bool = False
+    partner: Layer | None = None
 
     @property
     def name(self) -> str:
@@ -200,7 +202,22 @@ def watch(
             layers.append(_layer(weight, order, tile_of(weight.name)))
         except NotPrunable as reason:
             reasons[weight.name] = str(reason)
-    return sorted(layers, key=_place(order)), reasons
+    return _paired(sorted(layers, key=_place(order))), reasons
+
+
+def _paired(layers: list[Layer]) -> list[Layer]:
+    """Layers of R with those of W of the same operator, when neither is tied or cut."""
+    plain = {
+        (layer.sources[0].reader.node, layer.weight.consumers[0].input_index): layer
+        for layer in layers
+        if layer.sources[0].reader.node.op_type in GATES and len(layer.sources) == 1
+    }
+    partners = {
+        layer.name: plain[node, 1]
+        for (node, index), layer in plain.items()
+        if index == 2 and (node, 1) in plain
+    }
+    return [replace(layer, partner=partners.get(layer.name)) for layer in layers]
 
 
 def _order(graph: ir.Graph) -> dict[ir.Node, tuple[int, int]]:

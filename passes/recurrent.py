@@ -204,3 +204,15 @@ def bias_places(value: ir.Value, shape: tuple[int, int, int], *, recurrent: bool
     directions = int(tensor.shape.numpy()[0])
     numbers = np.arange(2 * total).reshape(directions, 2, -1)[:, int(recurrent)]
     return Bias(own, shape[:2], places=numbers.reshape(shape[:2]))
+
+
+def additive(node: ir.Node, rows: int) -> NDArray[np.bool_]:
+    """For each row of all gates and directions whether what R gives is added to what W gives.
+
+    The candidate of a GRU with ``linear_before_reset`` scales what R gives first.
+    """
+    added = np.ones(rows, np.bool_)
+    if node.op_type == "GRU" and node.attributes.get_int("linear_before_reset", 0):
+        directions = 1 + (node.attributes.get_string("direction", "forward") == "bidirectional")
+        added.reshape(directions, 3, -1)[:, 2] = False
+    return added

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from passes.recurrent import additive
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -93,6 +95,8 @@ def draw_samples(
             if source.reader.unfold.positions(mine) == count:
                 found = source.reductions(mine, index)
             there = [_added(layer, stream, index, output, count) for stream in (right, ours)]
+            if layer.partner is not None:
+                there = [given_by_partner(layer, stream, index, output) for stream in (right, ours)]
             parts.append((found, output + there[0], there[1]))
     if not parts:
         msg = "no batch of the data reaches it"
@@ -117,3 +121,23 @@ def _added(
     if value.shape[axis] != groups * rows:
         return np.zeros_like(output)
     return unfold.outputs(value, index, groups)
+
+
+def given_by_partner(
+    layer: Layer, stream: Values, index: NDArray[np.intp], output: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What W gives in a stream where this layer's R gives ``output``; zero where they are not added."""
+    partner = layer.partner
+    assert partner is not None
+    reader = partner.sources[0].reader
+    seen = reader.prepare(stream)
+    if index[-1] >= reader.unfold.positions(seen):
+        return np.zeros_like(output)
+    weights = partner.matrices(stream.constants).astype(np.float32)
+    given = partner.sources[0].reductions(seen, index) @ weights.transpose(0, 2, 1)
+    if partner.bias is not None:
+        given += partner.bias.values(stream.constants).astype(np.float32)[:, None]
+    groups, positions, rows = output.shape
+    by_row = given.transpose(0, 2, 1).reshape(groups, rows, positions)
+    flat = additive(layer.sources[0].reader.node, groups * rows).reshape(groups, rows, 1)
+    return np.ascontiguousarray((by_row * flat).transpose(0, 2, 1), np.float32)

@@ -34,17 +34,20 @@ class Values:
     Args:
         live: computed values by name.
         constants: arrays that take the place of the model's own, by name.
+
+    Attributes:
+        constants: the same.
     """
 
     def __init__(
         self, live: Mapping[str, NDArray[Any]], constants: Mapping[str, NDArray[Any]]
     ) -> None:
-        self._live, self._constants = live, constants
+        self._live, self.constants = live, constants
 
     def __getitem__(self, value: ir.Value) -> NDArray[Any]:
         """The array of a value."""
         name = tap_name(value)
-        for known in (self._live, self._constants):
+        for known in (self._live, self.constants):
             if name in known:
                 return known[name]
         tensor = stored_tensor(value)

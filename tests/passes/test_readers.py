@@ -14,6 +14,9 @@ from onnxprune.runtime import Session
 from passes.calibration import calibrate
 from passes.layers import Layer, watch
 from passes.moments import Moments
+from passes.samples import given_by_partner
+from passes.sequential import Options, prune_sequentially
+from passes.values import Values
 from passes.weights import collect_weights
 from tests.passes.graphs import FAMILIES, MS
 
@@ -274,3 +277,71 @@ def test_attention_reads_its_input() -> None:
     np.testing.assert_allclose(sums.gram[0], flat.T @ flat, rtol=1e-5)
     assert layer.bias is not None
     assert layer.bias.name == "b"
+
+
+@pytest.mark.parametrize(
+    ("op_type", "before_reset"), [("LSTM", 0), ("GRU", 0), ("GRU", 1), ("RNN", 0)]
+)
+def test_recurrent_weights_make_good_what_those_of_the_input_lost(
+    op_type: str, before_reset: int
+) -> None:
+    """R's partner gives what W gives, as it is stored now, in every row where the two are added."""
+    rng = np.random.default_rng(0)
+    gates, size, width = {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type], 3, 4
+    arrays = {
+        "W": rng.standard_normal((2, gates * size, width)).astype(np.float32),
+        "R": rng.standard_normal((2, gates * size, size)).astype(np.float32),
+        "B": rng.standard_normal((2, 2 * gates * size)).astype(np.float32),
+    }
+    feeds = {"x": rng.standard_normal((5, 2, width)).astype(np.float32)}
+    attributes = {"linear_before_reset": before_reset} if op_type == "GRU" else {}
+    node = helper.make_node(
+        op_type, [*"xWRB"], ["y"], hidden_size=size, direction="bidirectional", **attributes
+    )
+    layers = {
+        name: found[0]
+        for name, found in watched(model_of([node], arrays, feeds, ["y"]), feeds).items()
+    }
+    assert layers["R"].partner is not None
+    assert layers["R"].partner.name == "W"
+    now = {"W": 2 * arrays["W"]}
+    index = np.arange(10)
+    groups, rows, _ = layers["R"].shape
+    shape = np.zeros((groups, len(index), rows), np.float32)
+    got = given_by_partner(layers["R"], Values(feeds, now), index, shape)
+    got = got.transpose(0, 2, 1).reshape(2, gates * size, 10)
+    want = np.einsum("dri,tbi->drtb", now["W"], feeds["x"]).reshape(2, gates * size, 10)
+    want += arrays["B"][:, : gates * size, None]
+    if before_reset:
+        want[:, 2 * size :] = 0
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers_lose_less_than_by_magnitude(op_type: str) -> None:
+    rng = np.random.default_rng(1)
+    gates, size, width = {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type], 8, 6
+    arrays = {
+        "W": rng.standard_normal((1, gates * size, width)).astype(np.float32) / 2,
+        "R": rng.standard_normal((1, gates * size, size)).astype(np.float32) / 3,
+        "B": rng.standard_normal((1, 2 * gates * size)).astype(np.float32) / 2,
+    }
+    mixing = rng.standard_normal((width, width))
+    feeds = {"x": (rng.standard_normal((12, 64, width)) @ mixing).astype(np.float32)}
+    node = helper.make_node(op_type, [*"xWRB"], ["y"], hidden_size=size)
+    proto = model_of([node], arrays, feeds, ["y"])
+    model = ir.from_proto(proto)
+    weights = collect_weights(model).weights
+    keep = {weight.name: weight.elements // 2 for weight in weights}
+    dense = Session(proto.SerializeToString()).run(feeds)[0]
+    errors = {}
+    for method in ("obs", "magnitude"):
+        made = prune_sequentially(model, weights, keep, [feeds], runner, Options(method=method))
+        after = type(proto)()
+        after.CopyFrom(proto)
+        for tensor in after.graph.initializer:
+            tensor.CopyFrom(numpy_helper.from_array(made.constants[tensor.name], tensor.name))
+        errors[method] = float(
+            ((Session(after.SerializeToString()).run(feeds)[0] - dense) ** 2).mean()
+        )
+    assert errors["obs"] < errors["magnitude"] / 2
