@@ -27,6 +27,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+import record
 from onnx import TensorProto, helper, numpy_helper
 
 from hwmodel.entropy import entropy_bound_bits
@@ -237,6 +238,17 @@ def line(row: dict[str, object]) -> str:
     )
 
 
+def tables(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The figures as they are shown."""
+    forms = {"model": "{}", "sparsity": "{:.0%}", "dense_bytes": "dense|{:,}"}
+    forms |= {"gzip_bytes": "gzip|{:,}", "sparse_initializer_bytes": "sparse_initializer|{:,}"}
+    forms |= {"bound_bytes": "bound|{:,}"} | {f"{form}_bytes": f"{form}|{{:,}}" for form in FORMS}
+    forms |= {"over_bound": "keep / bound|{:.3f}", "folds": "{}", "equal": "{}"}
+    forms |= {"dense_load_ms": "load, dense ms|{:.1f}", "packed_load_ms": "packed ms|{:.1f}"}
+    forms |= {"latency_ratio": "latency / dense|{:.2f}"}
+    return [record.table("Bytes, loading and latency", rows, forms)]
+
+
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -246,7 +258,7 @@ def main() -> None:
     parser.add_argument("--opset", type=int, default=11, help="what opset 7 and 8 are converted to")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", action="store_true")
-    parser.add_argument("--json", type=Path, default=Path("build/packed.json"))
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     found = [path for folder in arguments.models for path in _files(folder)]
     rows = []
@@ -270,14 +282,13 @@ def main() -> None:
             model = matrices(count, size, sparsity)
             rows.append(measure(f"{count} x {size}^2", model, sparsity, arguments.rounds))
             print(line(rows[-1]), flush=True)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    written = record.write(__file__, tables(rows), rows, arguments.json)
     good = [row for row in rows if row["within"]]
     slower = [float(str(row["latency_ratio"])) for row in rows if "latency_ratio" in row]
     print(f"\n{len(good)} of {len(rows)} within the limit on bytes", end="")
     if slower:
         print(f"; latency, packed / dense: median {statistics.median(slower):.3f}", end="")
-    print(f"; all figures in {arguments.json}")
+    print(f"; all figures in {written}")
 
 
 def _files(path: Path) -> list[Path]:

@@ -13,7 +13,6 @@ difference of an output over its largest magnitude.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+import record
 
 from onnxprune.model_io import load_model, model_bytes
 from passes.apply import ApplyMasksPass
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--dense", type=Path)
     parser.add_argument("--tuned", type=Path)
     parser.add_argument("--rounds", type=int, default=51)
-    parser.add_argument("--json", type=Path, default=Path("build/shrink.json"))
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = []
     print(
@@ -158,9 +158,12 @@ def main() -> None:
                     again = ir.from_proto(ir.to_proto(model))
                     rows.append(row_of(path.name, sparsity, model, again, arguments.rounds))
                     show(rows[-1])
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"\nall figures in {arguments.json}")
+    forms = {"model": "{}", "sparsity": "{}", "before_parameters": "parameters|{:,}"}
+    forms |= {"after_parameters": "after|{:,}", "before_multiply_adds": "multiply-adds|{:,}"}
+    forms |= {"after_multiply_adds": "after|{:,}", "speedup": "times as fast|{:.2f}"}
+    forms |= {"error": "largest difference|{:.1e}"}
+    tables = [record.table("Before and after", rows, forms)]
+    print(f"\nall figures in {record.write(__file__, tables, rows, arguments.json)}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -68,7 +67,7 @@ class Allocator:
         if kind == "uniform":
             return uniform(self._elements, sparsity)
         if kind == "erk":
-            return erk({weight.name: _sizes(weight) for weight in self.weights}, sparsity)
+            return erk({weight.name: weight.fans for weight in self.weights}, sparsity)
         if kind == "owl":
             return owl(self._elements, self._scores, sparsity)
         return global_threshold(self._scores, sparsity)
@@ -198,12 +197,3 @@ class Allocator:
         return losses_of(
             self._curves, error, lambda done, total: self.progress("sensitivity", done, total)
         )
-
-
-def _sizes(weight: Weight) -> tuple[int, int, tuple[int, ...]]:
-    groups, rows, columns = weight.matrices().shape
-    kernel = tuple(weight.layout.shape[2:])
-    taps = math.prod(kernel)
-    if columns % taps:
-        kernel, taps = (), 1
-    return groups * rows, columns // taps, kernel

@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.allocate import Allocator
 from onnxprune.data import load_data, random_data
 from onnxprune.errors import DataError, OnnxPruneError, RecipeError
-from onnxprune.evaluate import feeds_of
+from onnxprune.evaluate import prepare
 from onnxprune.model_io import model_bytes
 from onnxprune.progress import Progress, silent
 from onnxprune.reach import reach
@@ -303,7 +303,7 @@ class _Job:
             samples = random_data(session.inputs, RANDOM_SAMPLES, self.options.seed)
         else:
             samples = _limited(load_data(data, session.inputs), self.options.seed)
-        return feeds_of(session, samples, BATCH)
+        return list(prepare(session, samples, BATCH).feeds)
 
     def _runner(self, model: bytes, feeds: Iterable[Feeds]) -> Iterator[Feeds]:
         session = Session(model, threads=self.threads)

@@ -212,7 +212,8 @@ def additive(node: ir.Node, rows: int) -> NDArray[np.bool_]:
     The candidate of a GRU with ``linear_before_reset`` scales what R gives first.
     """
     added = np.ones(rows, np.bool_)
-    if node.op_type == "GRU" and node.attributes.get_int("linear_before_reset", 0):
+    scaled = bool(node.attributes.get_int("linear_before_reset", 0))
+    if node.op_type == "GRU" and scaled:
         directions = 1 + (node.attributes.get_string("direction", "forward") == "bidirectional")
         added.reshape(directions, 3, -1)[:, 2] = False
     return added

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onnxprune.cli.app import app, finish
+from onnxprune.cli.app import MODELS, app, finish
 from onnxprune.cli.options import (
     Allocation,
     AsJson,
@@ -30,7 +30,7 @@ from onnxprune.cli.options import (
 )
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def inspect(model: Model, *, embeddings: Embeddings = False, as_json: AsJson = False) -> None:
     """Show the weights that can be pruned, their sparsity now, and why others are skipped.
 
@@ -44,7 +44,7 @@ def inspect(model: Model, *, embeddings: Embeddings = False, as_json: AsJson = F
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def prune(
     model: Model,
     output: Output,
@@ -164,7 +164,7 @@ def prune(
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def pack(
     model: Model,
     output: Output,
@@ -235,7 +235,7 @@ def pack(
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def unpack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
     """Write the dense model with zeros that a packed model stands for, bit for bit.
 
@@ -249,7 +249,7 @@ def unpack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def shrink(
     model: Model,
     output: Output,
@@ -278,7 +278,7 @@ def shrink(
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def verify(
     reference: Annotated[Path, typer.Argument(help="ONNX file that is right.", show_default=False)],
     candidate: Annotated[
