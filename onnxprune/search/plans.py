@@ -5,7 +5,7 @@ They are where controllers start, and the baselines that they have to beat.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
