@@ -1,6 +1,6 @@
 """Every real model: how much of it is pruned with calibration data, why the rest is not, and what it gains.
 
-    python benchmarks/calibrated.py [--models ../shared/models] [--sparsity 0.6] [--only NAME ...] [-o calibrated.json]
+    python benchmarks/calibrated.py [--models ../shared/models] [--sparsity 0.6] [--only NAME ...]
 
 The data are seeded random inputs, for they fit every model; what is measured is coverage, not quality.
 Columns, model by model:
@@ -16,7 +16,6 @@ seconds    of processor time, for obs.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import tempfile
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import record
 from threadpoolctl import threadpool_limits
 
 from onnxprune import api
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
-SAMPLES, FEWEST, NUMBERS = 32, 4, 2**20
+SAMPLES, FEWEST, NUMBERS = 16, 2, 2**19
 """Samples of small inputs, of large ones, and the numbers beyond which an input is large."""
 
 
@@ -132,18 +132,37 @@ def main() -> None:
                 print(f"{name[:36]:36} {error}"[:140], flush=True)
                 continue
         show(name, rows[name])
+        save(rows, arguments.sparsity, arguments.output)
     total, watched = (sum(row[key] for row in rows.values()) for key in ("elements", "watched"))
     print(f"{'all':36} {total:9d} {100 * watched / max(1, total):7.2f}%")
     better = [row for row in rows.values() if row.get("obs_error") is not None]
     below = sum(row["obs_error"] <= row["magnitude_error"] for row in better)
     print(f"outputs nearer to the dense ones than by magnitude: {below} of {len(better)}")
-    if arguments.output:
-        result = {
-            "sparsity": arguments.sparsity,
-            "watched": watched / max(1, total),
-            "models": rows,
+
+
+def save(rows: dict[str, dict[str, Any]], sparsity: float, output: Path | None) -> None:
+    """Leave the figures so far."""
+    total, watched = (sum(row[key] for row in rows.values()) for key in ("elements", "watched"))
+    shown = [
+        row
+        | {
+            "model": name,
+            "share": row["watched"] / row["elements"] if row["elements"] else None,
+            "why": "; ".join(row["reasons"]) or None,
         }
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+        for name, row in rows.items()
+    ]
+    forms = {
+        "model": "{}",
+        "elements": "weights|{:,}",
+        "share": "watched|{:.1%}",
+        "obs_error": "error, obs|{:.1e}",
+        "magnitude_error": "error, magnitude|{:.1e}",
+        "why": "by magnitude because|{}",
+    }
+    note = f"{watched:,} of {total:,} elements are watched: {watched / max(1, total):.2%}."
+    tables = [record.table(f"Weights watched, at {sparsity:.0%} sparsity", shown, forms, note)]
+    record.write(__file__, tables, {"sparsity": sparsity, "models": rows}, output)
 
 
 def show(name: str, row: dict[str, Any]) -> None:

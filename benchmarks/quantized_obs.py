@@ -1,6 +1,6 @@
 """A quantised model pruned on its own grid: magnitude, and obs with two ways of rounding.
 
-    python benchmarks/quantized_obs.py [--sparsities 0.5 0.7 0.8] [-o quantized_obs.json]
+    python benchmarks/quantized_obs.py [--sparsities 0.5 0.7 0.8]
 
 The MLPerf Tiny image classifier as its makers quantised it (QDQ, int8 weights and activations) from
 ../shared/models. 512 unlabelled training images of CIFAR-10 calibrate, the 5,000 test images measure.
@@ -11,7 +11,6 @@ The MLPerf Tiny image classifier as its makers quantised it (QDQ, int8 weights a
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
+import record
 from threadpoolctl import threadpool_limits
 
 from onnxprune import api
@@ -59,6 +59,20 @@ def nearest(
     """What stands in for :func:`passes.grid.on_grid`."""
     del problem
     return np.where(mask, grid.nearest(weights), 0.0)
+
+
+def save(rows: list[dict[str, Any]], dense: float, output: Path | None) -> None:
+    """Leave the figures so far."""
+    forms = {
+        "sparsity": "{:.0%}",
+        "method": "{}",
+        "reached": "zeros|{:.2%}",
+        "top1": "top-1|{:.2f} %",
+        "cpu_seconds": "CPU seconds|{}",
+    }
+    note = f"{MODEL.name}, dense {dense:.2f} % on the 5,000 test images."
+    tables = [record.table("Top-1 of a quantised model", rows, forms, note)]
+    record.write(__file__, tables, {"model": MODEL.name, "dense": dense, "rows": rows}, output)
 
 
 def main() -> None:
@@ -102,9 +116,7 @@ def main() -> None:
                     f"{row['cpu_seconds']:10.1f}",
                     flush=True,
                 )
-                if arguments.output:
-                    result = {"model": MODEL.name, "dense": dense, "rows": rows}
-                    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+                save(rows, dense, arguments.output)
 
 
 if __name__ == "__main__":
