@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.blas import blas_threads
-from onnxprune.costs import costs_of
+from onnxprune.costs import Costs
 from onnxprune.errors import RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, run_on_files
@@ -22,6 +22,7 @@ from onnxprune.progress import silent
 from onnxprune.recipe import Recipe, parse_target
 from onnxprune.report import TargetReport
 from onnxprune.rules import apply_rules, share_left
+from onnxprune.target_hardware import target_hardware
 from passes.allocation import uniform
 from passes.assign import AssignConstantsPass
 from passes.magnitude import PruneByMagnitudePass, global_keep
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from onnxprune.costs import Costs
     from onnxprune.data import DataSource
     from onnxprune.one_shot import Allocation
     from onnxprune.progress import Progress
@@ -143,7 +143,7 @@ def prune(
             reached = totals.compression_rate if reached is None else reached
             parts["target"] = TargetReport(goal.text, goal.unit, reached, goal.met(reached))
         if costs is not None and costs.target.unit == "cycles":
-            parts["memory"] = costs.memory.describe()
+            parts["memory"] = costs.hardware.space.memories[0].describe()
         seed = chosen.seed if chosen.needs_data else None
         return report_of("prune", source, loaded, collection, seed=seed, weights=weights, **parts)
 
@@ -153,7 +153,7 @@ def prune(
 def _costs(goal: Target | None, source: Path, settings: Recipe) -> Costs | None:
     if goal is None or goal.unit == "elements":
         return None
-    return costs_of(goal, source, settings.encode.encoding, settings.estimate.memory)
+    return Costs(goal, source, target_hardware(settings))
 
 
 def _sparsity_of(goal: Target, collection: Collection) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from passes.layers import in_order
-from passes.outputs import before_squashing
+from passes.outputs import last_values
 from passes.schedule import reads
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Block:
         layers: whose weights are in it.
         outputs: names of what pruning changes and training should bring back: the one value at each cut
             that the block could have ended at, and the model's outputs, taken before a last Softmax
-            or the like.
+            or a decision.
     """
 
     start: int
@@ -71,9 +71,7 @@ def find_blocks(
                 last_read[value] = max(place[node], last_read.get(value, -1))
     cuts, held, left, fresh = [0], 0, len(layers), 0
     live: set[ir.Value] = set()
-    ends = {
-        name for value in graph.outputs if value in changed and (name := before_squashing(value))
-    }
+    ends = set(last_values(graph))
     for index, node in enumerate(nodes):
         here = len(by_node.get(node, ()))
         held, fresh, left = held + here, fresh + here, left - here

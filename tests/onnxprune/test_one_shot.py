@@ -204,7 +204,7 @@ def test_targets_are_met_by_what_is_written(
         if unit == "kB:blob":
             return other.stat().st_size
         if unit == "cycles":
-            return api.estimate(path, memory="ddr4-2400").totals.fetch_cycles
+            return api.estimate(other, memory="ddr4-2400").totals.fetch_cycles
         return report.totals.compression_rate
 
     dense = size(net)
@@ -219,7 +219,7 @@ def test_targets_are_met_by_what_is_written(
     else:
         assert reached <= dense * 0.6 + 1
         if options.pattern == "unstructured" and unit != "cycles":  # bursts and N:M are coarse
-            assert reached >= dense * 0.6 * 0.97
+            assert reached >= dense * 0.6 * 0.93  # some hundred bytes are one choice of a code
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,6 @@ def test_targets_are_met_by_what_is_written(
         ({"target": "0.5x"}, "a compression rate is at least 1"),
         ({"target": "ten"}, "target 'ten' is not understood"),
         ({"target": "10x", "sparsity": 0.5}, "give one of a sparsity"),
-        (
-            {"target": "1kB:blob", "recipe": load_recipe(None, {"encode.encoding": "zip"})},
-            "there is no encoding 'zip'",
-        ),
         ({"target": "9cycles", "recipe": load_recipe(None, {"estimate.memory": "tape"})}, "tape"),
     ],
 )
