@@ -105,7 +105,9 @@ class Plans:
             for variable in self._space.variables
             for name, counts in variable.keeps.items()
         }
-        return by_loss(keeps, self._losses, keep_count(sum(self._elements.values()), sparsity))
+        # A pattern may not let a weight stay whole: then its losses have one level more, the first.
+        losses = {name: self._losses[name][-len(counts) :] for name, counts in keeps.items()}
+        return by_loss(keeps, losses, keep_count(sum(self._elements.values()), sparsity))
 
 
 def level_losses(
