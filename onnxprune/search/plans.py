@@ -5,7 +5,7 @@ They are where controllers start, and the baselines that they have to beat.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -105,8 +105,9 @@ class Plans:
             for variable in self._space.variables
             for name, counts in variable.keeps.items()
         }
-        total = keep_count(sum(self._elements.values()), sparsity)
-        return by_loss(keeps, self._losses, total)
+        # A pattern may not let a weight stay whole: then its losses have one level more, the first.
+        losses = {name: self._losses[name][-len(counts) :] for name, counts in keeps.items()}
+        return by_loss(keeps, losses, keep_count(sum(self._elements.values()), sparsity))
 
 
 def level_losses(
@@ -125,4 +126,8 @@ def level_losses(
         probe = database.constants({weight.name: int(keeps[probed])})
         errors = np.array([0.0, *entry.errors])
         curves[weight.name] = Curve(keeps, errors, keeps.astype(np.float64), probe, probed)
-    return losses_of(curves, output_error, progress)
+
+    def sensitivity_of(constants: Mapping[str, NDArray[Any]]) -> float | None:
+        return output_error(constants) if output_error.replaces(constants) else None
+
+    return losses_of(curves, sensitivity_of, progress)
