@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
-from passes.pack.codes import Bitmask, Blocks, Delta, Groups, PositionCode, Rice, planes_of
+from passes.pack.codes import Bitmask, Delta, PositionCode, QuickDelta, Rice, planes_of
+from passes.pack.pattern_codes import Blocks, Groups
+from passes.pack.sums import running_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,17 +38,20 @@ def decode(
         parts: uint8 arrays by name.
         length: of the bit string.
         values: as above, flat; a row for each block.
-        base: the stream with no value stored, for codes that scatter.
+        base: the stream with no value stored, for codes that scatter. Without it
+            :class:`QuickDelta` puts float32 values, ``(1, 1, stored)``, among zeros by itself.
         sizes: elements of the stream, and values stored.
     """
     if isinstance(code, Blocks):
         bits = builder.bits(parts["bits"], length)
-        rank = builder.running_sum(bits, length, 1, length)
+        rank = running_sum(builder, bits, length, 1, length)
         return builder.op("Gather", values, builder.op("Mul", rank, bits))
     if isinstance(code, Bitmask):
         return _ranked(builder, builder.bits(parts["bits"], length), length, values)
     if isinstance(code, Groups):
         return _ranked(builder, _group_bits(builder, code, parts, length), length, values)
+    if isinstance(code, QuickDelta):
+        return _quick_delta(builder, code, parts, values, base, sizes)
     assert base is not None
     if isinstance(code, Delta):
         return _delta(builder, code, parts, values, base, sizes)
@@ -65,7 +71,7 @@ def _group_bits(
 
 def _ranked(builder: Builder, bits: ir.Value, length: int, values: ir.Value) -> ir.Value:
     """Each set bit takes the value of its rank, every other one the fill."""
-    rank = builder.running_sum(bits, length, 1, length)
+    rank = running_sum(builder, bits, length, 1, length)
     return builder.pick(values, builder.op("Mul", rank, bits), length)
 
 
@@ -79,8 +85,62 @@ def _delta(
 ) -> ir.Value:
     elements, stored = sizes
     steps = builder.fields(_planes(parts, "step", code.bits), planes_of(code.bits))
-    position = builder.running_sum(steps, stored, 1 << code.bits, elements)
+    position = running_sum(builder, steps, stored, 1 << code.bits, elements)
     return builder.scatter(base, position, values)
+
+
+def _quick_delta(
+    builder: Builder,
+    code: QuickDelta,
+    parts: Mapping[str, ir.Value],
+    values: ir.Value,
+    base: ir.Value | None,
+    sizes: tuple[int, int],
+) -> ir.Value:
+    """As few and as narrow arrays as can be: what onnxruntime folds it copies, in and out.
+
+    Fields are shifted out of bytes and stay bytes until MatMulInteger adds up their planes.
+    MaxUnpool needs no base and is the quickest to place values, but knows float32 and 0.0 alone.
+    How much it makes is said by its kernel: onnxruntime folds nothing whose size is an input.
+    """
+    elements, stored = sizes
+    pieces = [
+        piece
+        for number, width in enumerate(planes_of(code.bits))
+        for piece in _shifted_out(builder, parts[f"step{number}"], width)
+    ]
+    planes = planes_of(code.bits)
+    together = builder.op("Concat", *pieces, axis=0) if len(pieces) > 1 else pieces[0]
+    rows = builder.reshape(together, 1, len(planes), stored)
+    if len(planes) > 1:
+        weights = np.array([[1 << sum(planes[:at]) for at in range(len(planes))]], np.uint8)
+        steps = builder.op("MatMulInteger", builder.constant(weights), rows)
+    else:
+        steps = builder.cast(rows, ir.DataType.INT32)
+    if base is not None:
+        flat = builder.reshape(steps, stored)
+        position = running_sum(builder, flat, stored, 1 << code.bits, elements)
+        return builder.scatter(base, position, values)
+    position = builder.op("CumSum", steps, builder.number(2))
+    return builder.op(
+        "MaxUnpool",
+        values,
+        builder.cast(position, ir.DataType.INT64),
+        kernel_shape=[elements - stored + 1],
+    )
+
+
+def _shifted_out(builder: Builder, plane: ir.Value, width: int) -> list[ir.Value]:
+    """The fields of each byte of a plane, lowest first, as arrays of uint8."""
+    if width == 8:
+        return [plane]
+    pieces = []
+    for above in range(8 - width, -1, -width):
+        byte = plane
+        if above:
+            byte = builder.op("BitShift", byte, builder.shift(above), direction="LEFT")
+        pieces.append(builder.op("BitShift", byte, builder.shift(8 - width), direction="RIGHT"))
+    return pieces
 
 
 def _rice(
@@ -100,11 +160,11 @@ def _rice(
     """
     elements, stored = sizes
     bits = builder.bits(parts["unary"], length)
-    rank = builder.running_sum(bits, length, 1, stored)
+    rank = running_sum(builder, bits, length, 1, stored)
     number = builder.op("Mul", rank, bits)
     fields = builder.fields(_planes(parts, "low", code.low), planes_of(code.low), plus=1)
     advance = builder.pick(fields, number, length)
-    after = builder.running_sum(advance, length, 1 << code.low, elements)
+    after = running_sum(builder, advance, length, 1 << code.low, elements)
     place = builder.op("Add", after, builder.number(-1))
     return builder.scatter(base, place, builder.pick(values, number, length))
 

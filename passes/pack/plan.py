@@ -11,14 +11,14 @@ import numpy as np
 from hwmodel.bits import width_of
 from passes.pack.codes import (
     ALL_CODES,
-    GROUP_CODES,
+    QUICK_CODES,
     Bitmask,
-    Blocks,
     Delta,
-    Groups,
     Positions,
+    QuickDelta,
     Rice,
 )
+from passes.pack.pattern_codes import GROUP_CODES, Blocks, Groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 LARGE_ELEMENTS = 1 << 20
 """A weight of so many elements has a stream of its own, made by the steps that load fastest."""
 
+MODEL_ELEMENTS = 1 << 23
+"""In a model of so many elements loading takes time, and weights of a quarter of
+:data:`LARGE_ELEMENTS` count as large."""
+
 STREAM_ELEMENTS = 1 << 22
 """Small weights share streams of at most so many elements."""
 
@@ -44,7 +48,7 @@ POSITIONS = (AUTO, *dict.fromkeys(code.name for code in (*ALL_CODES, *GROUP_CODE
 WEIGHT_BYTES = 90
 """About what a weight costs in the file beside its share of a stream: a node, its shape, names."""
 
-SLOWER_BYTES = 0.04
+SLOWER_BYTES = 0.044
 """A large weight takes a code that loads slower only where it saves this share of its bytes."""
 
 
@@ -149,11 +153,11 @@ def make_item(
     return Item(name, prepared, dtype, fill.view(array.dtype), steps, unit, costs)
 
 
-def codes_for(opset: int, kind: str = AUTO) -> tuple[PositionCode, ...]:
-    """The codes that an opset can decode: all, or those of one kind."""
+def codes_for(opset: int, kind: str = AUTO, *, quick: bool = False) -> tuple[PositionCode, ...]:
+    """The codes that an opset can decode: all, or those of one kind; and the quick ones if asked."""
     return tuple(
         code
-        for code in (*ALL_CODES, *GROUP_CODES, Blocks())
+        for code in (*(QUICK_CODES if quick else ()), *ALL_CODES, *GROUP_CODES, Blocks())
         if opset >= code.min_opset and kind in {AUTO, code.name}
     )
 
@@ -168,6 +172,8 @@ def plan_streams(
         chain_bytes: what a chain of each code costs in the file beside its arrays.
     """
     streams: list[Stream] = []
+    total = sum(item.array.size for item in items)
+    large = LARGE_ELEMENTS if total < MODEL_ELEMENTS else LARGE_ELEMENTS // 4
     groups: dict[tuple[Any, ...], list[Item]] = {}
     for item in items:
         if not item.costs:
@@ -175,7 +181,7 @@ def plan_streams(
         if item.prepared.codebook is not None or item.unit > 1:
             code = min(item.costs, key=lambda c, i=item: i.costs[c] / 8 + chain_bytes[c])  # type: ignore[misc]
             streams.append(Stream(code, (item,)))
-        elif item.array.size >= LARGE_ELEMENTS:
+        elif item.array.size >= large:
             streams.append(Stream(_quick_code(item), (item,)))
         else:
             groups.setdefault((item.array.dtype.name, item.fill.tobytes()), []).append(item)
@@ -189,11 +195,12 @@ def _quick_code(item: Item) -> PositionCode:
     best = min(item.costs, key=lambda code: item.costs[code])
     if isinstance(best, Groups):
         return best
-    for kind in (Delta, Bitmask):
+    for kind in (QuickDelta, Delta, Bitmask):
         quick = [code for code in item.costs if isinstance(code, kind)]
         if quick:
             code = min(quick, key=lambda code: item.costs[code])
-            margin = SLOWER_BYTES if isinstance(best, Rice) else SLOWER_BYTES / 3
+            close = isinstance(best, Rice) or kind is QuickDelta
+            margin = SLOWER_BYTES if close else SLOWER_BYTES / 3
             if item.costs[code] <= item.costs[best] * (1 + margin):
                 return code
     return best
@@ -211,7 +218,11 @@ def _plan_group(items: Sequence[Item], chain_bytes: Mapping[PositionCode, int]) 
         )
         return saved + sum(chain_bytes[code] for code in codes)
 
-    codes = list(dict.fromkeys(code for item in items for code in item.costs))
+    codes = [
+        code
+        for code in dict.fromkeys(code for item in items for code in item.costs)
+        if not isinstance(code, QuickDelta)
+    ]
     chosen: tuple[PositionCode, ...] = ()
     best = float(sum(item.dense_bytes for item in items))
     while True:

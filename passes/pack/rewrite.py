@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from passes.constants import freeze_constants
 from passes.pack.builder import Builder, Names
-from passes.pack.codes import Blocks, Groups
 from passes.pack.marks import Marks, read_marks
 from passes.pack.outline import outline
+from passes.pack.pattern_codes import Blocks, Groups
 from passes.pack.patterns import by_blocks, by_rows
 from passes.pack.plan import AUTO, codes_for, make_item, plan_streams
 from passes.pack.values import KEEP, Prepared, parse_values, prepare
@@ -179,7 +179,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
         return items
 
     def _codes(self, opset: int) -> tuple[PositionCode, ...]:
-        return codes_for(opset, self.positions)
+        return codes_for(opset, self.positions, quick=self.cumsum)
 
     def _suits(self, code: PositionCode, prepared: Prepared) -> bool:
         if prepared.codebook is not None and not code.leading_fill:

@@ -8,15 +8,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodel.bits import unpack_fields
-from passes.pack.codes import ALL_CODES, Bitmask, Coded, Delta, Positions, Rice, planes_of
+from passes.pack.codes import (
+    ALL_CODES,
+    QUICK_CODES,
+    Bitmask,
+    Coded,
+    Delta,
+    Positions,
+    QuickDelta,
+    Rice,
+    planes_of,
+)
 
 
-def read_planes(coded: Coded, name: str, width: int) -> np.ndarray:
+def read_planes(coded: Coded, name: str, width: int, *, by_runs: bool = False) -> np.ndarray:
+    """Fields from their planes; ``by_runs`` where field k of all bytes makes a run of entries."""
     total, shift = np.zeros(0, np.int64), 0
     for number, plane in enumerate(planes_of(width)):
         data = coded.arrays[f"{name}{number}"]
         assert data.dtype == np.uint8
         part = unpack_fields(data.tobytes(), plane, data.size * 8 // plane).astype(np.int64)
+        if by_runs:
+            part = part.reshape(-1, 8 // plane).T.ravel()
         total = part << shift if number == 0 else total + (part << shift)
         shift += plane
     return total
@@ -27,7 +40,8 @@ def read(code, coded: Coded) -> np.ndarray:
     if isinstance(code, Bitmask):
         return np.flatnonzero(np.unpackbits(coded.arrays["bits"], bitorder="little"))
     if isinstance(code, Delta):
-        places = np.cumsum(read_planes(coded, "step", code.bits))[: coded.source.size]
+        steps = read_planes(coded, "step", code.bits, by_runs=isinstance(code, QuickDelta))
+        places = np.cumsum(steps)[: coded.source.size]
         kept = coded.source >= 0
         _, first = np.unique(coded.source[kept], return_index=True)
         return places[kept][first]
@@ -40,7 +54,7 @@ def read(code, coded: Coded) -> np.ndarray:
     return np.cumsum((quotients << code.low) + lows[1 : ends.size + 1] + 1) - 1
 
 
-@given(data=st.data(), code=st.sampled_from(ALL_CODES))
+@given(data=st.data(), code=st.sampled_from((*ALL_CODES, *QUICK_CODES)))
 @settings(max_examples=300, deadline=None)
 def test_what_is_coded_can_be_read_and_costs_what_was_said(data, code) -> None:
     elements = data.draw(st.integers(1, 3000))

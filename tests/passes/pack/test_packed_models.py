@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from onnxprune.model_io import load_model, model_bytes
 from passes.layout import columns_first
 from passes.pack import PackWeightsPass, chain_nodes, packed_names, read_marks
+from passes.pack.codes import QuickDelta
 from passes.pack.values import parse_values, prepare
 from passes.unpack import UnpackWeightsPass
 
@@ -347,7 +348,8 @@ def test_chains_of_one_form_become_calls_of_one_function(
     ir_version: int, functions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("passes.pack.plan.LARGE_ELEMENTS", 10_000)
-    weights = {f"w{at}": sparse((150, 100 + at), 0.1, seed=at) for at in range(6)}
+    monkeypatch.setattr("passes.pack.plan.QUICK_CODES", (QuickDelta(6),))
+    weights = {f"w{at}": sparse((150, 100 + at), 0.1, "float16", seed=at) for at in range(6)}
     weights["other"] = sparse((150, 100), 0.5, seed=9)
     model = weights_model(weights, 17, ir_version)
     before = model_bytes(model)
@@ -359,6 +361,44 @@ def test_chains_of_one_form_become_calls_of_one_function(
         assert not [node for node in saved.graph if node.op_type != "Concat"]
     UnpackWeightsPass()(model)
     assert model_bytes(model) == before
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_large_weights_of_every_width_of_steps(
+    bits: int, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """float32 is put in place by MaxUnpool, other dtypes by ScatterElements."""
+    monkeypatch.setattr("passes.pack.plan.LARGE_ELEMENTS", 10_000)
+    monkeypatch.setattr("passes.pack.plan.QUICK_CODES", (QuickDelta(bits),))
+    monkeypatch.setattr("passes.pack.plan.SLOWER_BYTES", 10)
+    weights = {"w": sparse((150, 101), 0.2, dtype, seed=bits, fill=3)}
+    if dtype == "float32":
+        weights["w"][0, :4] = [-0.0, np.nan, np.inf, 5e-8]
+    for opset in (11, 17, 21):
+        model = weights_model(weights, opset, ir_version=7)
+        PackWeightsPass()(model)
+        kinds = {node.op_type for node in model.graph}
+        assert ("BitShift" in kinds) == (bits < 8)
+        assert ("MaxUnpool" in kinds) == (dtype == "float32")
+        check(weights, model, tmp_path, {"w"})
+
+
+def test_one_array_of_the_size_of_a_large_weight_is_made_on_the_way(tmp_path: Path) -> None:
+    """By MaxUnpool; the rest of the chain is as small as what is stored, so that loading is quick."""
+    weights = {"w": sparse((1024, 1024), 0.1)}
+    model = weights_model(weights, 17)
+    PackWeightsPass()(model)
+    inferred = onnx.shape_inference.infer_shapes(
+        onnx.ModelProto.FromString(model_bytes(model)), data_prop=True
+    )
+    sizes = [
+        int(np.prod([axis.dim_value for axis in value.type.tensor_type.shape.dim]))
+        for value in inferred.graph.value_info
+        if value.name.startswith("~")
+    ]
+    assert sum(size >= 1 << 20 for size in sizes) == 1
+    check(weights, model, tmp_path, {"w"})
 
 
 def damaged(change) -> ir.Model:
