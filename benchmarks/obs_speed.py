@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from passes.moments import CHUNK, Moments, product
 from passes.patterns import Unstructured
 from passes.reconstruction import quadratic
-from passes.sparsegpt import sparsegpt
+from passes.sparsegpt import Sweep
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     problem = quadratic(sums, dense)
     posed = time.process_time() - clock
     clock = time.process_time()
-    weights = sparsegpt(problem, Unstructured(), dense.size // 2)
+    weights = Sweep(problem, Unstructured()).weights(dense.size // 2)
     swept = time.process_time() - clock
     ours = gram_seconds + posed + swept
     result = {

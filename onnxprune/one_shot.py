@@ -14,7 +14,8 @@ from onnxprune.evaluate import feeds_of
 from onnxprune.model_io import model_bytes
 from onnxprune.runtime import Session
 from passes.allocation import cheapest, erk, global_threshold, owl, uniform
-from passes.calibration import calibrate, error_curve, losses_of, magnitude_curve
+from passes.calibration import calibrate
+from passes.curves import error_curve, losses_of, magnitude_curve
 from passes.layers import find_layers
 from passes.masks import keep_count
 from passes.methods import METHODS, SECOND_ORDER, Method
@@ -306,7 +307,13 @@ class _Job:
             curves[weight.name] = (
                 magnitude_curve(weight, self.pattern)
                 if layer is None
-                else error_curve(layer, known[weight.name], self.pattern, self.options.damping)
+                else error_curve(
+                    layer,
+                    known[weight.name],
+                    self.pattern,
+                    method="obs" if self.options.method in SECOND_ORDER else self.options.method,
+                    damping=self.options.damping,
+                )
             )
             self.progress("error curves", number + 1, len(self.weights))
         runner: Runner = self._runner

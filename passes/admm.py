@@ -73,10 +73,3 @@ class Admm:
                 seen = mask
                 rho *= 1.3 if changed > 0.1 * keep else 1.2 if changed > 0.005 * keep else 1.1
         return mask
-
-
-def admm_mask(
-    problem: Quadratic, pattern: Pattern, keep: int, steps: int = STEPS
-) -> NDArray[np.bool_]:
-    """:meth:`Admm.mask` for a problem that is solved once."""
-    return Admm(problem).mask(pattern, keep, steps)

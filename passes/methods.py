@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, final, get_args
 
 import numpy as np
 
-from passes.admm import admm_mask
-from passes.obs import exact_mask
+from passes.admm import STEPS, Admm
+from passes.obs import Removals
 from passes.reconstruction import least_squares
 from passes.saliency import magnitude, ranked_by_row, wanda
-from passes.sparsegpt import sparsegpt
+from passes.sparsegpt import Sweep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,55 +35,79 @@ def taken(method: Method, columns: int) -> Method:
     return "admm" if columns <= ADMM_COLUMNS else "sparsegpt"
 
 
-def prune_matrix(
-    method: Method,
-    dense: NDArray[np.float64],
-    problem: Quadratic,
-    gram: NDArray[np.float64],
-    pattern: Pattern,
-    keep: int,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], str]:
-    """Prune one weight.
+@final
+class Pruner:
+    """One weight, ready to be pruned to any level: what levels share is computed once.
 
     Where the reduction is narrow enough for it, a second-order method is never worse than plain
     magnitude: should its support with least squares have a larger error than magnitude's mask without,
     that mask is taken (with least squares), and the label says so.
 
     Args:
-        method: any but ``obs``; see :func:`taken`.
+        method: of :data:`METHODS`.
         dense: ``(groups, rows, columns)``.
         problem: what second-order methods solve.
         gram: sums of x x^T as the data gave them, which ``wanda`` scores with.
         pattern: the shape of the mask, fitted to the weight.
-        keep: weights to keep, at most.
-
-    Returns:
-        Weights, the mask that they keep to, and what was taken in words.
+        steps: of ADMM, at most; an error curve needs no final mask.
     """
-    if method == "magnitude":
-        mask = pattern.mask(magnitude(dense), keep)
-        return np.where(mask, dense, 0.0), mask, method
-    if method == "wanda":
-        mask = pattern.mask(ranked_by_row(wanda(dense, gram)), keep)
-        return np.where(mask, dense, 0.0), mask, method
-    if keep >= dense.size and pattern.most(*dense.shape[1:]) == dense[0].size:
-        return problem.optimum.copy(), np.ones(dense.shape, np.bool_), method
-    if method == "sparsegpt" and dense.shape[2] > ADMM_COLUMNS:
-        weights = sparsegpt(problem, pattern, keep)
-        mask = weights != 0
-        return np.where(mask, weights, 0.0), mask, method
-    mask = _support(method, problem, pattern, keep)
-    weights = least_squares(problem, mask)
-    plain = pattern.mask(magnitude(dense), keep)
-    if problem.error(np.where(plain, dense, 0.0)) < problem.error(weights):
-        return least_squares(problem, plain), plain, f"{method}, outdone by magnitude's mask"
-    return weights, mask, method
 
+    def __init__(
+        self,
+        method: Method,
+        dense: NDArray[np.float64],
+        problem: Quadratic,
+        gram: NDArray[np.float64],
+        pattern: Pattern,
+        steps: int = STEPS,
+    ) -> None:
+        self._method = taken(method, dense.shape[2])
+        self._dense, self._problem, self._gram = dense, problem, gram
+        self._pattern, self._steps = pattern, steps
 
-def _support(method: Method, problem: Quadratic, pattern: Pattern, keep: int) -> NDArray[np.bool_]:
-    if method == "admm":
-        return admm_mask(problem, pattern, keep)
-    if method == "exact":
-        return exact_mask(problem, pattern, keep)
-    mask: NDArray[np.bool_] = sparsegpt(problem, pattern, keep) != 0
-    return mask
+    def at(self, keep: int) -> tuple[NDArray[np.float64], NDArray[np.bool_], str]:
+        """The weight with at most ``keep`` elements.
+
+        Returns:
+            Weights and the mask that they keep to, ``(groups, rows, columns)`` both, and what was
+            taken in words.
+        """
+        dense, problem, pattern, method = self._dense, self._problem, self._pattern, self._method
+        if method not in SECOND_ORDER:
+            scores = (
+                ranked_by_row(wanda(dense, self._gram)) if method == "wanda" else magnitude(dense)
+            )
+            mask = pattern.mask(scores, keep)
+            return np.where(mask, dense, 0.0), mask, method
+        if keep >= dense.size and pattern.most(*dense.shape[1:]) == dense[0].size:
+            return problem.optimum.copy(), np.ones(dense.shape, np.bool_), method
+        if method == "sparsegpt" and dense.shape[2] > ADMM_COLUMNS:
+            weights = self._sweep.weights(keep)
+            mask = weights != 0
+            return np.where(mask, weights, 0.0), mask, method
+        mask = self._support(keep)
+        weights = least_squares(problem, mask)
+        plain = pattern.mask(magnitude(dense), keep)
+        if problem.error(np.where(plain, dense, 0.0)) < problem.error(weights):
+            return least_squares(problem, plain), plain, f"{method}, outdone by magnitude's mask"
+        return weights, mask, method
+
+    def _support(self, keep: int) -> NDArray[np.bool_]:
+        if self._method == "admm":
+            return self._admm.mask(self._pattern, keep, self._steps)
+        if self._method == "exact":
+            return self._removals.mask(keep)
+        mask: NDArray[np.bool_] = self._sweep.weights(keep) != 0
+        return mask
+
+    @cached_property
+    def _admm(self) -> Admm:
+        return Admm(self._problem)
+
+    @cached_property
+    def _removals(self) -> Removals:
+        return Removals(self._problem, self._pattern)
+
+    @cached_property
+    def _sweep(self) -> Sweep:
+        return Sweep(self._problem, self._pattern)

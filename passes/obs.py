@@ -7,7 +7,7 @@ Surgeon"; Frantar and Alistarh 2022, "Optimal Brain Compression" (by rows, with 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
@@ -31,49 +31,55 @@ class _Trace:
     forced: int
 
 
-def exact_mask(problem: Quadratic, pattern: Pattern, keep: int) -> NDArray[np.bool_]:
-    """The support by greedy exact removal, O(rows columns^3); meant for small reductions.
+@final
+class Removals:
+    """Greedy exact removal, O(rows columns^3), done once; any number kept is then read off.
 
     Each set of rows that a pattern decides about together is emptied step by step; the steps of all
     are then merged by their losses, and each set goes as far as the budget says. Only the support is
-    returned: least squares on it gives the values that the removals lead to, free of their rounding.
+    told: least squares on it gives the values that the removals lead to, free of their rounding.
+    Meant for small reductions.
 
     Args:
         problem: what to solve.
         pattern: the shape of the mask.
-        keep: weights to keep over all groups, at most.
-
-    Returns:
-        A mask ``(groups, rows, columns)``.
     """
-    groups, rows, _ = problem.optimum.shape
-    height = pattern.rows_together(rows)
-    mask = np.ones(problem.optimum.shape, np.bool_)
-    traces = []
-    for group in range(groups):
-        inverse = np.linalg.inv(problem.hessian[group])
-        for start in range(0, rows, height):
-            part = slice(start, min(start + height, rows))
-            traces.append(_trace(problem.optimum[group, part], inverse, pattern, group, part))
-    for trace in traces:
-        for cell in trace.removed[: trace.forced]:
-            mask[trace.group, trace.rows, cell] = False
-    # A later step may cost less than an earlier one: it still has to wait for it.
-    steps = [
-        (loss, number, step)
-        for number, trace in enumerate(traces)
-        for step, loss in enumerate(np.maximum.accumulate(trace.losses))
-        if step >= trace.forced
-    ]
-    left = int(mask.sum())
-    for _, number, step in sorted(steps):
-        if left <= keep:
-            break
-        trace = traces[number]
-        chosen = mask[trace.group, trace.rows, trace.removed[step]]
-        left -= chosen.size
-        mask[trace.group, trace.rows, trace.removed[step]] = False
-    return mask
+
+    def __init__(self, problem: Quadratic, pattern: Pattern) -> None:
+        groups, rows, _ = problem.optimum.shape
+        height = pattern.rows_together(rows)
+        self._shape = problem.optimum.shape
+        self._traces = []
+        for group in range(groups):
+            inverse = np.linalg.inv(problem.hessian[group])
+            for start in range(0, rows, height):
+                part = slice(start, min(start + height, rows))
+                self._traces.append(
+                    _trace(problem.optimum[group, part], inverse, pattern, group, part)
+                )
+        # A later step may cost less than an earlier one: it still has to wait for it.
+        self._steps = sorted(
+            (loss, number, step)
+            for number, trace in enumerate(self._traces)
+            for step, loss in enumerate(np.maximum.accumulate(trace.losses))
+            if step >= trace.forced
+        )
+
+    def mask(self, keep: int) -> NDArray[np.bool_]:
+        """The support ``(groups, rows, columns)`` of at most ``keep`` weights over all groups."""
+        mask = np.ones(self._shape, np.bool_)
+        for trace in self._traces:
+            for cell in trace.removed[: trace.forced]:
+                mask[trace.group, trace.rows, cell] = False
+        left = int(mask.sum())
+        for _, number, step in self._steps:
+            if left <= keep:
+                break
+            trace = self._traces[number]
+            chosen = mask[trace.group, trace.rows, trace.removed[step]]
+            left -= chosen.size
+            mask[trace.group, trace.rows, trace.removed[step]] = False
+        return mask
 
 
 def _trace(

@@ -20,7 +20,7 @@ import numpy as np
 
 from passes.batch_norm import BatchNorm, find_batch_norms, reestimated
 from passes.layers import Layer, find_layers, reads, schedule
-from passes.methods import SECOND_ORDER, Method, prune_matrix, taken
+from passes.methods import SECOND_ORDER, Method, Pruner, taken
 from passes.moments import Moments, moments
 from passes.patterns import Pattern, Unstructured
 from passes.reconstruction import DAMPING, quadratic
@@ -204,7 +204,7 @@ def _solve(
     for number in range(rounds):
         problem = quadratic(sums.centred() if free else sums, values, damping)
         damping = problem.damping
-        solved, mask, words = prune_matrix(method, values, problem, sums.gram, pattern, keep)
+        solved, mask, words = Pruner(method, values, problem, sums.gram, pattern).at(keep)
         if number + 1 < rounds:
             bias = _bias(sums, solved) if free else None
             sums = sums.with_targets(samples.reductions, samples.rectified(solved, bias))

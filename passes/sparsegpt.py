@@ -6,7 +6,7 @@ One-Shot".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 from scipy import linalg
@@ -23,41 +23,52 @@ BLOCK = 128
 """Columns whose mask is chosen at once."""
 
 
-def sparsegpt(
-    problem: Quadratic, pattern: Pattern, keep: int, block: int = BLOCK
-) -> NDArray[np.float64]:
-    """Prune to a pattern, each block of columns to the same share, errors passed on to the right.
+@final
+class Sweep:
+    """One problem, ready to be swept at any sparsity: H is factored once.
 
     Args:
         problem: what to solve.
         pattern: the shape of the mask.
-        keep: weights to keep over all groups, at most.
-        block: columns at once, rounded up to whole cells of the pattern.
-
-    Returns:
-        Weights ``(groups, rows, columns)``, zero outside their mask.
+        block: columns whose mask is chosen at once, rounded up to whole cells of the pattern.
     """
-    groups, _, columns = problem.optimum.shape
-    cells = pattern.cells(columns)
-    order = cells[cells >= 0]
-    result = np.zeros(problem.optimum.shape)
-    for group in range(groups):
-        budget = keep * (group + 1) // groups - keep * group // groups
-        hessian = problem.hessian[group][np.ix_(order, order)]
-        factor = _inverse_factor(hessian)
-        weights = np.ascontiguousarray(problem.optimum[group].T[order], np.float32)
-        spent = 0
-        for start, stop, inside in _blocks(cells, block):
-            part = factor[start:stop, start:stop]
-            piece = weights[start:stop]
-            scores = (piece / np.diagonal(part)[:, None]).T ** 2
-            due = round(budget * stop / columns) - spent
-            mask = pattern.choose(scores[None], due, inside)[0]
-            spent += int(np.count_nonzero(mask)) if pattern.most(1, columns) == columns else due
-            errors = _sweep(piece, part, np.ascontiguousarray(mask.T))
-            weights[stop:] -= factor[start:stop, stop:].T @ errors
-        result[group][:, order] = weights.T
-    return result
+
+    def __init__(self, problem: Quadratic, pattern: Pattern, block: int = BLOCK) -> None:
+        self._optimum, self._pattern, self._block = problem.optimum, pattern, block
+        self._cells = pattern.cells(problem.optimum.shape[2])
+        self._order = self._cells[self._cells >= 0]
+        self._factors = [
+            _inverse_factor(hessian[np.ix_(self._order, self._order)])
+            for hessian in problem.hessian
+        ]
+
+    def weights(self, keep: int) -> NDArray[np.float64]:
+        """Prune each block of columns to the same share, errors passed on to the right.
+
+        Args:
+            keep: weights to keep over all groups, at most.
+
+        Returns:
+            Weights ``(groups, rows, columns)``, zero outside their mask.
+        """
+        groups, _, columns = self._optimum.shape
+        result = np.zeros(self._optimum.shape)
+        for group, factor in enumerate(self._factors):
+            budget = keep * (group + 1) // groups - keep * group // groups
+            weights = np.ascontiguousarray(self._optimum[group].T[self._order], np.float32)
+            spent = 0
+            for start, stop, inside in _blocks(self._cells, self._block):
+                part = factor[start:stop, start:stop]
+                piece = weights[start:stop]
+                scores = (piece / np.diagonal(part)[:, None]).T ** 2
+                due = round(budget * stop / columns) - spent
+                mask = self._pattern.choose(scores[None], due, inside)[0]
+                free = self._pattern.most(1, columns) == columns
+                spent += int(np.count_nonzero(mask)) if free else due
+                errors = _sweep(piece, part, np.ascontiguousarray(mask.T))
+                weights[stop:] -= factor[start:stop, stop:].T @ errors
+            result[group][:, self._order] = weights.T
+        return result
 
 
 def _inverse_factor(hessian: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passes.methods import METHODS, SECOND_ORDER, prune_matrix, taken
+from passes.methods import METHODS, SECOND_ORDER, Pruner, taken
 from passes.moments import Moments, moments
 from passes.patterns import NM, Block, Channel, Pattern, Unstructured
 from passes.reconstruction import Quadratic, least_squares, quadratic
@@ -30,7 +30,7 @@ def problem_of(
 
 def solved(method: str, pattern: Pattern, keep: int, seed: int = 0, **sizes: int):
     dense, sums, problem = problem_of(seed=seed, **sizes)
-    weights, mask, _ = prune_matrix(method, dense, problem, sums.gram, pattern, keep)
+    weights, mask, _ = Pruner(method, dense, problem, sums.gram, pattern).at(keep)
     return dense, problem, weights, mask
 
 
