@@ -24,6 +24,9 @@ from passes.pack import (
     parse_values,
     read_marks,
 )
+from passes.pack.scopes import scopes
+from passes.prepare import View
+from passes.store import constants_of
 from passes.unpack import UnpackWeightsPass
 from passes.weights import collect_weights
 
@@ -101,15 +104,9 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
     lossy = parse_values(options.values).lossy
     original = model_bytes(model) if lossy else b""  # a model to compare with, where values change
     weights = weight_reports(collect_weights(model).weights)
-    reasons = _why_dense(step, model)
-    run_pass(step, model)
-    packed = packed_names(model)
-    reasons |= {
-        weight.name: "it would not get smaller"
-        for weight in weights
-        if weight.name not in packed and weight.name not in reasons
-    }
-    lossy = lossy and bool(packed)
+    reasons = _run(step, model)
+    packed = bool(packed_names(model))
+    lossy = lossy and packed
     written = save_model(model, output)
     report = Report(
         "pack",
@@ -152,14 +149,17 @@ def run_pass(step: ir.passes.InPlacePass, model: ir.Model) -> None:
         raise ModelError(str(error)) from error
 
 
-def _why_dense(step: PackWeightsPass, model: ir.Model) -> dict[str, str]:
-    reasons = {}
-    for graph in model.graphs():
-        for name, value in graph.initializers.items():
-            reason = step.why_dense(model, value)
-            if reason is not None:
-                reasons[name] = reason
-    return reasons
+def _run(step: PackWeightsPass, model: ir.Model) -> dict[str, str]:
+    """Run the pass; by name, why each constant that stays dense does."""
+    constants = View(model).constants()
+    reasons = {constant.name: step.why_dense(model, constant.value) for constant in constants}
+    run_pass(step, model)
+    dense = {value for scope in scopes(model) for value, _ in constants_of(scope.graph)}
+    return {
+        constant.name: reasons[constant.name] or "it would not get smaller"
+        for constant in constants
+        if constant.value in dense
+    }
 
 
 def _measure_loss(original: bytes, output: Path, check: Check) -> Verification:
@@ -186,7 +186,7 @@ def _measure_loss(original: bytes, output: Path, check: Check) -> Verification:
 def _warnings(
     options: PackOptions,
     reasons: dict[str, str],
-    packed: tuple[str, ...],
+    packed: bool,
     check: Check,
     *,
     lossy: bool,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from passes.pack.scopes import scopes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,6 +49,7 @@ class Builder:
         graph: where :meth:`finish` puts them, in front of all nodes.
         opset: of the model; decides which form of an operator is written.
         names: gives names.
+        in_function: whether the graph is a function's body, where data stands in Constant nodes.
         shared: what several chains read, by what it is.
         cumsum: whether running sums are made by CumSum; else by products with a triangle of ones,
             which old opsets have and OpenVINO folds.
@@ -56,6 +59,7 @@ class Builder:
     opset: int
     names: Names
     cumsum: bool = True
+    in_function: bool = False
     nodes: list[ir.Node] = field(default_factory=list)
     _constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = field(default_factory=dict)
     shared: dict[Any, ir.Value] = field(default_factory=dict)
@@ -80,7 +84,9 @@ class Builder:
         return new.outputs
 
     def data(self, array: NDArray[Any], dtype: ir.DataType | None = None) -> ir.Value:
-        """An initializer of its own."""
+        """An initializer of its own; in a function a Constant node."""
+        if self.in_function:
+            return self.op("Constant", value=ir.tensor(np.asarray(array, order="C"), dtype=dtype))
         tensor = ir.tensor(np.asarray(array, order="C"), dtype=dtype, name=self.names.new())
         value = ir.Value(
             name=tensor.name,
@@ -192,7 +198,7 @@ class Builder:
         """The first ``length`` bits of uint8 ``packed``, least significant first: int32."""
         rows = self.op("Gather", self._byte_table(), self.cast(packed, ir.DataType.INT32))
         flat = self.reshape(rows, -1)
-        if packed.const_value is None or packed.const_value.size * 8 != length:
+        if length % 8:
             flat = self.slice(flat, 0, length)
         return self.cast(flat, ir.DataType.INT32)
 
@@ -262,7 +268,8 @@ class Builder:
 
 def _all_names(model: ir.Model) -> list[str]:
     names = []
-    for graph in model.graphs():
+    for scope in scopes(model):
+        graph = scope.graph
         names += [value.name or "" for value in (*graph.inputs, *graph.initializers.values())]
         for node in graph:
             names += [node.name or "", *(value.name or "" for value in node.outputs)]

@@ -64,6 +64,12 @@ def _check_size(shape: Sequence[int]) -> None:
         raise ChainError(msg)
 
 
+def _constant(node: ir.Node, inputs: Arrays) -> NDArray[Any]:
+    del inputs
+    array: NDArray[Any] = node.attributes["value"].as_tensor().numpy()
+    return array
+
+
 def _cast(node: ir.Node, inputs: Arrays) -> NDArray[Any]:
     return inputs[0].astype(ir.DataType(node.attributes.get_int("to")).numpy())
 
@@ -161,11 +167,13 @@ OPERATORS: dict[str, Callable[[ir.Node, Arrays], Arrays]] = {
     "BitShift": _one(_bit_shift),
     "Cast": _one(_cast),
     "Concat": _one(lambda node, x: np.concatenate(x, axis=node.attributes.get_int("axis"))),
+    "Constant": _one(_constant),
     "CumSum": _one(_cumsum),
     "Div": _binary(_divide),
     "Expand": _one(_expand),
     "Gather": _one(_gather),
     "GatherElements": _one(_gather_elements),
+    "Identity": _one(lambda _, x: x[0]),
     "Less": _binary(np.less),
     "MatMul": _one(lambda _, x: np.matmul(*x)),
     "MatMulInteger": _one(_matmul_integer),

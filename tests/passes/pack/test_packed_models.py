@@ -349,6 +349,7 @@ def test_chains_of_one_form_become_calls_of_one_function(
 ) -> None:
     monkeypatch.setattr("passes.pack.plan.LARGE_ELEMENTS", 10_000)
     monkeypatch.setattr("passes.pack.plan.QUICK_CODES", (QuickDelta(6),))
+    monkeypatch.setattr("passes.pack.plan.SLOWER_BYTES", 0.2)
     weights = {f"w{at}": sparse((150, 100 + at), 0.1, "float16", seed=at) for at in range(6)}
     weights["other"] = sparse((150, 100), 0.5, seed=9)
     model = weights_model(weights, 17, ir_version)
