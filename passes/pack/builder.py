@@ -86,7 +86,10 @@ class Builder:
     def data(self, array: NDArray[Any], dtype: ir.DataType | None = None) -> ir.Value:
         """An initializer of its own; in a function a Constant node."""
         if self.in_function:
-            return self.op("Constant", value=ir.tensor(np.asarray(array, order="C"), dtype=dtype))
+            stored = ir.tensor(np.asarray(array, order="C"), dtype=dtype)
+            made = self.op("Constant", value=stored)
+            made.shape, made.type = ir.Shape(array.shape), ir.TensorType(stored.dtype)
+            return made
         tensor = ir.tensor(np.asarray(array, order="C"), dtype=dtype, name=self.names.new())
         value = ir.Value(
             name=tensor.name,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from passes.pack.codes import Bitmask, Delta, PositionCode, QuickDelta, Rice, planes_of
+from passes.pack.codes import Delta, PositionCode, QuickDelta, Rice, planes_of
+from passes.pack.nested_codes import Nested
 from passes.pack.pattern_codes import Blocks, Groups
 from passes.pack.sums import running_sum
 
@@ -42,21 +43,30 @@ def decode(
             :class:`QuickDelta` puts float32 values, ``(1, 1, stored)``, among zeros by itself.
         sizes: elements of the stream, and values stored.
     """
-    if isinstance(code, Blocks):
-        bits = builder.bits(parts["bits"], length)
-        rank = running_sum(builder, bits, length, 1, length)
-        return builder.op("Gather", values, builder.op("Mul", rank, bits))
-    if isinstance(code, Bitmask):
-        return _ranked(builder, builder.bits(parts["bits"], length), length, values)
-    if isinstance(code, Groups):
-        return _ranked(builder, _group_bits(builder, code, parts, length), length, values)
     if isinstance(code, QuickDelta):
         return _quick_delta(builder, code, parts, values, base, sizes)
-    assert base is not None
-    if isinstance(code, Delta):
+    if isinstance(code, (Delta, Rice)):
+        assert base is not None
+        if isinstance(code, Rice):
+            return _rice(builder, code, parts, length, values, base, sizes)
         return _delta(builder, code, parts, values, base, sizes)
-    assert isinstance(code, Rice)
-    return _rice(builder, code, parts, length, values, base, sizes)
+    bits = _bits(builder, code, parts, length)
+    rank = builder.op("Mul", running_sum(builder, bits, length, 1, length), bits)
+    # Each set bit takes the value of its rank, every other one the fill.
+    if isinstance(code, Blocks):
+        return builder.op("Gather", values, rank)
+    return builder.pick(values, rank, length)
+
+
+def _bits(
+    builder: Builder, code: PositionCode, parts: Mapping[str, ir.Value], length: int
+) -> ir.Value:
+    """A bit for each element or block, of codes that look up what stands there."""
+    if isinstance(code, Groups):
+        return _group_bits(builder, code, parts, length)
+    if isinstance(code, Nested):
+        return _nested_bits(builder, code, parts, length)
+    return builder.bits(parts["bits"], length)
 
 
 def _group_bits(
@@ -69,10 +79,21 @@ def _group_bits(
     return builder.cast(flat, ir.DataType.INT32)
 
 
-def _ranked(builder: Builder, bits: ir.Value, length: int, values: ir.Value) -> ir.Value:
-    """Each set bit takes the value of its rank, every other one the fill."""
-    rank = running_sum(builder, bits, length, 1, length)
-    return builder.pick(values, builder.op("Mul", rank, bits), length)
+def _nested_bits(
+    builder: Builder, code: Nested, parts: Mapping[str, ir.Value], length: int
+) -> ir.Value:
+    """Level by level, each group that is not empty takes the row of its rank, others the first."""
+    count = code.groups(length)
+    bits = builder.bits(parts["outer"], count)
+    for level, size in enumerate(code.sizes):
+        part = parts[f"level{level}"]
+        assert part.shape is not None
+        whole = part.shape.numpy()[0] * 8 // size  # rows; bits of padding may make one more
+        rows = builder.reshape(builder.bits(part, whole * size), whole, size)
+        rank = running_sum(builder, bits, count, 1, count)
+        bits = builder.reshape(builder.op("Gather", rows, builder.op("Mul", rank, bits)), -1)
+        count *= size
+    return builder.slice(bits, 0, length) if count != length else bits
 
 
 def _delta(

@@ -18,6 +18,7 @@ from passes.pack.codes import (
     QuickDelta,
     Rice,
 )
+from passes.pack.nested_codes import NESTED_CODES, Nested
 from passes.pack.pattern_codes import GROUP_CODES, Blocks, Groups
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ STREAM_ELEMENTS = 1 << 22
 
 AUTO = "auto"
 
-POSITIONS = (AUTO, *dict.fromkeys(code.name for code in (*ALL_CODES, *GROUP_CODES, Blocks())))
+SCATTER_OPSET = 9
+
+EVERY_CODE = (*QUICK_CODES, *ALL_CODES, *NESTED_CODES, *GROUP_CODES, Blocks())
+
+POSITIONS = (AUTO, *sorted({code.name for code in EVERY_CODE}))
 """What positions may be asked for by name."""
 
 WEIGHT_BYTES = 90
@@ -154,11 +159,20 @@ def make_item(
 
 
 def codes_for(opset: int, kind: str = AUTO, *, quick: bool = False) -> tuple[PositionCode, ...]:
-    """The codes that an opset can decode: all, or those of one kind; and the quick ones if asked."""
+    """The codes that an opset can decode and has use for: all, or those of one kind.
+
+    Args:
+        opset: of the model or function.
+        kind: a name of :data:`POSITIONS`.
+        quick: whether to give those that onnxruntime decodes fastest.
+    """
     return tuple(
         code
-        for code in (*(QUICK_CODES if quick else ()), *ALL_CODES, *GROUP_CODES, Blocks())
-        if opset >= code.min_opset and kind in {AUTO, code.name}
+        for code in EVERY_CODE
+        if opset >= code.min_opset
+        and kind in {AUTO, code.name}
+        and (quick or not isinstance(code, QuickDelta))
+        and (kind != AUTO or opset < SCATTER_OPSET or not isinstance(code, Nested))
     )
 
 

@@ -75,8 +75,8 @@ class PackWeightsPass(ir.passes.InPlacePass):
     so do those that :func:`why_dense` gives a reason for.
 
     Attributes:
-        positions: the kind of position code, ``bitmask``, ``delta``, ``rice`` or ``groups``; with ``auto`` each
-            weight takes the one of fewest bytes.
+        positions: the kind of position code, one of :data:`POSITIONS`; with ``auto`` each weight
+            takes the one of fewest bytes.
         values: how values of floats are stored: ``keep``, bit for bit; ``float16``; ``int8`` with a
             scale for each output channel; ``codebookK``, K of 2 to 256 values for each weight.
         saliency: by weight name, in the weight's shape: how much each element matters when the
@@ -213,7 +213,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
             return False
         # The ranks of a bitmask are int32, one for each element.
         return (
-            code.name not in {"bitmask", "groups"}
+            code.name not in {"bitmask", "groups", "nested"}
             or prepared.array.size * 4 <= self.fold_limit_bytes
         )
 

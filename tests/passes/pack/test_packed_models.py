@@ -105,9 +105,9 @@ def check(weights: dict[str, np.ndarray], model: ir.Model, tmp_path: Path, packe
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize("positions", ["bitmask", "delta", "rice"])
+@pytest.mark.parametrize("positions", ["bitmask", "delta", "nested", "rice"])
 def test_every_code_folds_wholly_in_every_opset(opset: int, positions: str, tmp_path: Path) -> None:
-    if positions != "bitmask" and opset < 9:
+    if positions in {"delta", "rice"} and opset < 9:
         pytest.skip("opset 7 and 8 have no Scatter, which this code needs")
     weights = {
         "a": sparse((40, 300), 0.1, seed=1),
@@ -122,7 +122,7 @@ def test_every_code_folds_wholly_in_every_opset(opset: int, positions: str, tmp_
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("positions", ["bitmask", "delta", "rice"])
+@pytest.mark.parametrize("positions", ["bitmask", "delta", "nested", "rice"])
 def test_every_dtype_comes_back_bit_for_bit(dtype: str, positions: str, tmp_path: Path) -> None:
     weights = {
         "a": sparse((64, 200), 0.1, dtype, seed=1, fill=3),
@@ -380,7 +380,7 @@ def test_large_weights_of_every_width_of_steps(
         model = weights_model(weights, opset, ir_version=7)
         PackWeightsPass()(model)
         kinds = {node.op_type for node in model.graph}
-        assert ("BitShift" in kinds) == (bits < 8)
+        assert "BitShift" in kinds or bits == 8
         assert ("MaxUnpool" in kinds) == (dtype == "float32")
         check(weights, model, tmp_path, {"w"})
 
