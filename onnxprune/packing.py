@@ -12,14 +12,16 @@ from onnxprune.data import load_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import totals_of, weight_reports
-from onnxprune.model_io import load_model, model_bytes, save_model
+from onnxprune.model_io import data_files, load_model, model_bytes, model_of, save_model
 from onnxprune.report import Report, SkippedReport, describe_model
 from onnxprune.runtime import Session
 from onnxprune.verify import compare_models, folds_wholly, random_samples, with_checks
 from passes.pack import (
     FOLD_LIMIT_BYTES,
+    FOLD_LIMIT_OPTION,
     POSITIONS,
     PackWeightsPass,
+    exceeds,
     packed_names,
     parse_values,
     read_marks,
@@ -104,7 +106,9 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
     lossy = parse_values(options.values).lossy
     original = model_bytes(model) if lossy else b""  # a model to compare with, where values change
     weights = weight_reports(collect_weights(model).weights)
+    over = [w.name for w in collect_weights(model).weights if exceeds(w.tensor, FOLD_LIMIT_BYTES)]
     reasons = _run(step, model)
+    over = [name for name in over if name not in reasons]
     packed = bool(packed_names(model))
     lossy = lossy and packed
     written = save_model(model, output)
@@ -115,7 +119,7 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
         skipped=tuple(SkippedReport(name, reason) for name, reason in reasons.items()),
         totals=totals_of(weights, packed_bytes=written),
         methods={"values": options.values, "positions": options.positions},
-        warnings=_warnings(options, reasons, packed, check, lossy=lossy),
+        warnings=(*_warnings(options, reasons, packed, check, lossy=lossy), *_beyond_folding(over)),
     )
     if not lossy:
         return report
@@ -123,7 +127,7 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
 
 
 def convert_opset(model: ir.Model, opset: int, source: Path) -> ir.Model:
-    """The model at another opset, by onnx's own converter.
+    """The model at another opset, by onnx's own converter; its external data stays where it is.
 
     Raises:
         ModelError: when it cannot be converted.
@@ -134,7 +138,7 @@ def convert_opset(model: ir.Model, opset: int, source: Path) -> ir.Model:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         msg = f"'{source}' cannot be converted to opset {opset}: {reason}; export it again at that opset"
         raise ModelError(msg) from error
-    return ir.from_proto(proto)
+    return model_of(proto, source.parent, data_files(model))
 
 
 def run_pass(step: ir.passes.InPlacePass, model: ir.Model) -> None:
@@ -181,6 +185,18 @@ def _measure_loss(original: bytes, output: Path, check: Check) -> Verification:
         "packed_folds_wholly": folds_wholly(output),
     }
     return with_checks(replace(loss, passed=True), checks)
+
+
+def _beyond_folding(names: list[str]) -> tuple[str, ...]:
+    """What sessions need for weights that onnxruntime does not fold by itself."""
+    if not names:
+        return ()
+    shown = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    warning = (
+        f"{shown} has more than {FOLD_LIMIT_BYTES} bytes: without the session option "
+        f"'{FOLD_LIMIT_OPTION}' set to '0' onnxruntime rebuilds it at every inference"
+    )
+    return (warning,)
 
 
 def _warnings(

@@ -6,12 +6,15 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from passes.constants import freeze_constants
 from passes.operators.constants import stored_tensor
 from passes.pack.builder import Builder, Names
+from passes.pack.codes import Bitmask, QuickDelta
 from passes.pack.marks import Marks, read_marks
+from passes.pack.nested_codes import Nested
 from passes.pack.outline import outline
 from passes.pack.pattern_codes import Blocks, Groups
 from passes.pack.patterns import by_blocks, by_rows
@@ -143,7 +146,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
                 "it is also an input of the model, so that the caller may give another value; "
                 "--freeze-inputs makes it a constant"
             )
-        if max(tensor.nbytes, tensor.size) > self.fold_limit_bytes:
+        if exceeds(tensor, self.fold_limit_bytes):
             return (
                 f"it has more than {self.fold_limit_bytes} bytes, which onnxruntime does not fold "
                 f"by itself; --large packs it, for sessions with '{FOLD_LIMIT_OPTION}' set to 0"
@@ -211,15 +214,22 @@ class PackWeightsPass(ir.passes.InPlacePass):
     def _suits(self, code: PositionCode, prepared: Prepared) -> bool:
         if prepared.codebook is not None and not code.leading_fill:
             return False
+        elements = prepared.array.size
+        if isinstance(code, QuickDelta):  # positions are int64, one for each value and filler
+            most = self.fold_limit_bytes // 9
+            return elements <= most or int(np.count_nonzero(prepared.array)) <= most
         # The ranks of a bitmask are int32, one for each element.
-        return (
-            code.name not in {"bitmask", "groups", "nested"}
-            or prepared.array.size * 4 <= self.fold_limit_bytes
-        )
+        by_rank = isinstance(code, (Bitmask, Groups, Nested))
+        return not by_rank or elements * 4 <= self.fold_limit_bytes
 
     @staticmethod
     def _chain_bytes(code: PositionCode, builder: Builder) -> int:
         return chain_bytes(code, builder.opset, builder.cumsum)
+
+
+def exceeds(tensor: ir.TensorProtocol, limit_bytes: int) -> bool:
+    """Whether an array on the way to a weight has more bytes: itself, or its positions."""
+    return max(tensor.nbytes, tensor.size) > limit_bytes
 
 
 def _in_best_order(item: Item, layout: Layout | None, codes: list[PositionCode]) -> Item:
