@@ -13,12 +13,14 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from hwmodel.entropy import entropy_bound_bits
 from onnxprune.model_io import load_model, model_bytes
 from passes.layout import columns_first
 from passes.pack import PackWeightsPass, chain_nodes, packed_names, read_marks
 from passes.pack.codes import QuickDelta
 from passes.pack.values import parse_values, prepare
 from passes.unpack import UnpackWeightsPass
+from passes.weights import collect_weights
 
 DTYPES = {
     "float32": TensorProto.FLOAT,
@@ -133,6 +135,51 @@ def test_every_dtype_comes_back_bit_for_bit(dtype: str, positions: str, tmp_path
     model = weights_model(weights, 21 if dtype == "bfloat16" else 13, ir_version=10)
     PackWeightsPass(positions)(model)
     check(weights, model, tmp_path, {"a", "b"})
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_what_is_left_out_of_a_quantised_weight_is_its_zero_point(
+    dtype: str, per_channel: bool, tmp_path: Path
+) -> None:
+    """Pruning writes the zero point of each channel; the most frequent one is not stored."""
+    rng = np.random.default_rng(0)
+    shape = (128, 64)
+    info = np.iinfo(dtype)
+    points = np.array([7] * 56 + [9] * 8 if per_channel else 7, dtype)
+    array = rng.integers(info.min, info.max + 1, shape).astype(dtype)
+    array = np.where(rng.random(shape) < 0.1, array, points)
+    scale = np.full(points.shape, 0.02, np.float32)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], axis=1),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    tensors = [
+        onnx.numpy_helper.from_array(one, name)
+        for one, name in ((array, "q"), (scale, "s"), (points, "z"))
+    ]
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, size])
+        for name, size in zip("xy", shape, strict=True)
+    ]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = ir.from_proto(proto)
+    (weight,) = collect_weights(model).weights
+    before = len(model_bytes(model))
+    PackWeightsPass()(model)
+    stored = np.count_nonzero(array != 7)  # the eight channels of another zero point are stored
+    assert per_channel == (stored > weight.nonzeros())
+    limit = 1.05 * entropy_bound_bits(array.size, stored, 8) / 8 + 150 + 4096
+    assert len(model_bytes(model)) - (before - array.nbytes) < limit
+    sessions = [
+        ort.InferenceSession(content) for content in (proto.SerializeToString(), model_bytes(model))
+    ]
+    x = rng.standard_normal((2, 128)).astype(np.float32)
+    outputs = [session.run(None, {"x": x})[0].tobytes() for session in sessions]
+    assert outputs[0] == outputs[1]
+    UnpackWeightsPass()(model)
+    assert model.graph.initializers["q"].const_value.tobytes() == array.tobytes()
 
 
 @pytest.mark.parametrize("values", ["float16", "int8", "codebook2", "codebook5", "codebook256"])
