@@ -41,7 +41,8 @@ def recipe_page() -> str:
         "",
         "A recipe is a YAML file with any of these fields; `onnxprune recipe` prints one with all of them, and",
         "`onnxprune recipe --schema` the JSON schema for editors (also in the repository as `docs/recipe.schema.json`).",
-        "`--set section.field=value` puts a value over a recipe's.",
+        "`--set section.field=value` puts a value over a recipe's, `--set rules.0.sparsity=0.8` one into a list.",
+        "How rules work: [rules for single layers](../howto/rules.md).",
         "",
         "| field | type | default |",
         "| --- | --- | --- |",
@@ -80,6 +81,9 @@ def _fields(
         if "$ref" in field:
             inner = definitions[field["$ref"].rsplit("/", 1)[1]]
             yield from _fields(inner, definitions, f"{prefix}{name}.")
+        elif "$ref" in field.get("items", {}):
+            inner = definitions[field["items"]["$ref"].rsplit("/", 1)[1]]
+            yield from _fields(inner, definitions, f"{prefix}{name}[].")
         else:
             yield f"{prefix}{name}", _kind(field, definitions), json.dumps(field.get("default"))
 

@@ -13,7 +13,8 @@ report, and what can go wrong:
         ├── RecipeError         an option, plan or recipe with a value that is not allowed
         ├── OutputError         a result that cannot be written where it was asked for
         ├── BlobError           a weight blob that is damaged or hostile
-        └── RunError            a run folder that cannot be resumed as asked
+        ├── RunError            a run folder that cannot be resumed as asked
+        └── TrainingError       a training run that came to nothing
 
 Nothing is loaded before it is used: ``import onnxprune`` costs next to nothing.
 """
@@ -51,9 +52,11 @@ if TYPE_CHECKING:
         OutputError,
         RecipeError,
         RunError,
+        TrainingError,
     )
     from onnxprune.recipe import Recipe, load_recipe
     from onnxprune.report import Report
+    from onnxprune.rules import Rule
 
 __all__ = [
     "inspect",
@@ -70,6 +73,7 @@ __all__ = [
     "estimate",
     "verify",
     "Recipe",
+    "Rule",
     "load_recipe",
     "Report",
     "OnnxPruneError",
@@ -79,10 +83,11 @@ __all__ = [
     "OutputError",
     "BlobError",
     "RunError",
+    "TrainingError",
     "__version__",
 ]
 
-_HOMES = {"Recipe": "recipe", "load_recipe": "recipe", "Report": "report"}
+_HOMES = {"Recipe": "recipe", "Rule": "rules", "load_recipe": "recipe", "Report": "report"}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxprune import hardware
 from onnxprune.blob_image import export
 from onnxprune.compress import compress, search
 from onnxprune.data import load_data
-from onnxprune.design_space import AUTO, explore, make_design_space, with_points
+from onnxprune.encoding import decode, encode
 from onnxprune.errors import ModelError, RecipeError
+from onnxprune.estimating import estimate
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, model_file, run_on_file, run_on_files
-from onnxprune.inventory import report_of, totals_of, weight_reports
-from onnxprune.memories import find_memories, find_memory
+from onnxprune.inventory import report_of, weight_reports
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
+from onnxprune.progress import counted, silent
 from onnxprune.pruning import prune
-from onnxprune.report import Report, WeightReport, describe_file, describe_model
+from onnxprune.report import Report, describe_model
 from onnxprune.runtime import Session
 from onnxprune.shrinking import shrink_model
-from onnxprune.storage import make_storage
 from onnxprune.verify import compare_models, random_samples
 from passes.unpack import UnpackWeightsPass
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from onnxprune.data import DataSource
+    from onnxprune.progress import Progress
     from onnxprune.recipe import Recipe
 
 __all__ = [
@@ -52,12 +51,15 @@ __all__ = [
 PathLike = str | Path
 
 
-def inspect(model: ModelSource, *, embeddings: bool = False) -> Report:
+def inspect(
+    model: ModelSource, *, embeddings: bool = False, progress: Progress | None = None
+) -> Report:
     """What can be pruned in a model, how sparse it is now, and why the rest is skipped.
 
     Args:
         model: path of an ONNX file, or a model in memory.
         embeddings: count embeddings among the weights.
+        progress: called with a step's name, how much of it is done, and how much there is.
 
     Raises:
         ModelError: when the model cannot be read.
@@ -66,7 +68,8 @@ def inspect(model: ModelSource, *, embeddings: bool = False) -> Report:
     def job(path: Path) -> Report:
         loaded = load_model(path)
         collection = collect_weights(loaded, embeddings=embeddings)
-        return report_of("inspect", path, loaded, collection)
+        weights = weight_reports(counted(collection.weights, "count", progress))
+        return report_of("inspect", path, loaded, collection, weights=weights)
 
     return run_on_file(model, job)
 
@@ -111,6 +114,7 @@ def pack(
     samples: int = 8,
     seed: int = 0,
     threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Write a model whose sparse weights standard operators expand when it is loaded.
 
@@ -129,12 +133,13 @@ def pack(
         samples: how many random samples.
         seed: of the random inputs.
         threads: of onnxruntime.
+        progress: called with a step's name, how much of it is done, and how much there is.
 
     Raises:
         ModelError, RecipeError, DataError, OutputError: when one of the arguments cannot be used.
     """
     options = PackOptions(values, positions, runtime, opset, freeze_inputs, large)
-    check = Check(data, samples, seed, threads)
+    check = Check(data, samples, seed, threads, progress)
     return run_on_files(
         model, output, lambda source, target: pack_model(source, target, options, check)
     )
@@ -147,6 +152,7 @@ def shrink(
     data: DataSource | None = None,
     samples: int = 8,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Report:
     """Write the model without the channels that cannot change any output.
 
@@ -156,16 +162,24 @@ def shrink(
         data: what both models are compared on; seeded random inputs when None.
         samples: how many random samples.
         seed: of the random inputs.
+        progress: called with a step's name, how much of it is done, and how much there is.
 
     Raises:
         ModelError, DataError, OutputError: when one of the arguments cannot be used.
     """
-    check = Check(data, samples, seed)
+    check = Check(data, samples, seed, progress=progress)
     return run_on_files(model, output, lambda source, target: shrink_model(source, target, check))
 
 
-def unpack(model: ModelSource, output: PathLike | None = None) -> Report:
+def unpack(
+    model: ModelSource, output: PathLike | None = None, *, progress: Progress | None = None
+) -> Report:
     """Write the dense model with zeros that a packed model stands for, bit for bit.
+
+    Args:
+        model: path of a packed ONNX file, or such a model in memory, which is not changed.
+        output: path to write; with None the model made is in the report's ``output``.
+        progress: called with a step's name, how much of it is done, and how much there is.
 
     Raises:
         ModelError: when the model cannot be read, is not packed or is damaged.
@@ -176,140 +190,10 @@ def unpack(model: ModelSource, output: PathLike | None = None) -> Report:
         check_parent(target)
         loaded = load_model(source)
         run_pass(UnpackWeightsPass(), loaded)
-        save_model(loaded, target)
+        save_model(loaded, target, progress=partial(progress or silent, "write"))
         return report_of("unpack", source, loaded, collect_weights(loaded))
 
     return run_on_files(model, output, job)
-
-
-def encode(
-    model: ModelSource,
-    output: PathLike,
-    *,
-    encoding: str = AUTO,
-    chunk: int | None = None,
-    align: int = 1,
-    decoder: Sequence[str] = (),
-    decoder_lanes: int = 1,
-    decoder_width: int = 1,
-    memory: str | None = None,
-    embeddings: bool = False,
-) -> Report:
-    """Write the weights of a model as a blob for hardware.
-
-    Args:
-        model: path of an ONNX file, or a model in memory, which is not changed.
-        output: path of the blob to write.
-        encoding: its name, ``auto`` for the fewest bytes of each weight, or ``auto-cycles`` for the
-            fewest cycles of fetching and decoding it.
-        chunk: weights of a chunk that decodes on its own, 0 for one chunk; None takes 1024 with
-            ``auto-cycles``, else one chunk.
-        align: chunks begin at multiples of so many bytes, a power of two.
-        decoder: names of the encodings that the hardware's decoder knows; empty for all.
-        decoder_lanes: lanes of the decoder, for ``auto-cycles``.
-        decoder_width: values that a lane places in a clock, for ``auto-cycles``.
-        memory: by name or YAML file, for ``auto-cycles``.
-        embeddings: encode embeddings too.
-
-    Raises:
-        ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
-    """
-    target = Path(output)
-    storage = make_storage(
-        encoding,
-        chunk=chunk,
-        align=align,
-        decoder=tuple(decoder),
-        decoder_lanes=decoder_lanes,
-        decoder_width=decoder_width,
-        memory=None if memory is None else find_memory(memory),
-    )
-    check_parent(target)
-
-    def job(source: Path) -> Report:
-        loaded = load_model(source)
-        collection = collect_weights(loaded, embeddings=embeddings)
-        hardware.write_weights(collection.weights, target, storage)
-        weights = hardware.with_blob(weight_reports(collection.weights), target)
-        totals = totals_of(weights, blob_bytes=target.stat().st_size)
-        return report_of("encode", source, loaded, collection, weights=weights, totals=totals)
-
-    return run_on_file(model, job)
-
-
-def decode(blob: PathLike, output: PathLike) -> None:
-    """Decode a blob to an ``.npz`` with one array for each weight, bit for bit.
-
-    Raises:
-        BlobError, OutputError: when the blob is damaged, or the result cannot be written.
-    """
-    check_parent(Path(output))
-    hardware.write_npz(hardware.read_weights(Path(blob)), Path(output))
-
-
-def estimate(
-    source: ModelSource,
-    *,
-    memory: str = "ddr4-2400",
-    encoding: str | None = None,
-    decoder_lanes: Sequence[int] = (),
-    decoder_width: int = 1,
-    chunk: int | None = None,
-    compute_lanes: int = 0,
-    clock_ratio: float = 1.0,
-    buffers: int = 2,
-    buffer_bytes: int = 4096,
-    embeddings: bool = False,
-) -> Report:
-    """The cycles that fetching each weight of a model or a blob takes, against dense.
-
-    Every memory is combined with every encoding and every number of lanes. With one combination the
-    report has the figures by weight; with several it has ``points``.
-
-    Args:
-        source: path of a model or a blob.
-        memory: names of memories, or YAML files of the user's own, separated by commas.
-        encoding: names separated by commas, ``auto`` (fewest bytes; also when None) or
-            ``auto-cycles``; a blob's tensors stay as they are.
-        decoder_lanes: numbers of lanes of the decoder; none leaves decoding out.
-        decoder_width: values that a lane places in a clock.
-        chunk: weights of a chunk; None: 1024 with a decoder, all without.
-        compute_lanes: units that take a nonzero weight a clock; 0 leaves them out.
-        clock_ratio: clocks of decoder and compute units in a clock of the memory.
-        buffers: 1 single, 2 double buffering, more for deeper prefetch.
-        buffer_bytes: size of one.
-        embeddings: estimate embeddings too.
-
-    Raises:
-        ModelError, BlobError, RecipeError: when one of the arguments cannot be used.
-    """
-    space = make_design_space(
-        find_memories(memory),
-        encoding=encoding or AUTO,
-        decoder_lanes=decoder_lanes,
-        decoder_width=decoder_width,
-        chunk=chunk,
-        compute_lanes=compute_lanes,
-        clock_ratio=clock_ratio,
-        buffers=buffers,
-        buffer_bytes=buffer_bytes,
-    )
-
-    def job(path: Path) -> Report:
-        if hardware.is_blob(path):
-            if encoding is not None or chunk is not None:
-                msg = f"'{path}' is a blob, whose tensors are encoded already; leave encoding and chunk out"
-                raise RecipeError(msg)
-            weights: list[WeightReport] = []
-            explored = explore(hardware.blob_tensors(path, weights), space)
-            report = Report("estimate", describe_file(path), weights=tuple(weights))
-            return with_points(report, explored, space)
-        loaded = load_model(path)
-        collection = collect_weights(loaded, embeddings=embeddings)
-        explored = explore((hardware.tensor_of(weight) for weight in collection.weights), space)
-        return with_points(report_of("estimate", path, loaded, collection), explored, space)
-
-    return run_on_file(source, job)
 
 
 def verify(
@@ -322,6 +206,7 @@ def verify(
     atol: float = 1e-5,
     seed: int = 0,
     threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Compare the outputs of two models in onnxruntime.
 
@@ -334,6 +219,7 @@ def verify(
         atol: absolute tolerance.
         seed: of the random inputs.
         threads: of onnxruntime.
+        progress: called with a step's name, how much of it is done, and how much there is.
 
     Raises:
         ModelError, DataError: when a model or the data cannot be used.
@@ -353,7 +239,15 @@ def verify(
         warnings = (
             () if data is not None else ("compared on random inputs; give --data for real ones",)
         )
-        verification = compare_models(sessions[0], sessions[1], loaded_data, rtol=rtol, atol=atol)
+        reference_session, candidate_session = sessions
+        verification = compare_models(
+            reference_session,
+            candidate_session,
+            loaded_data,
+            rtol=rtol,
+            atol=atol,
+            progress=progress,
+        )
         return Report(
             "verify",
             describe_model(path, loaded),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from onnxprune.memories import find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.paired import paired_drop
 from onnxprune.plan import masks_of
+from onnxprune.progress import Progress, silent
 from onnxprune.recipe import Recipe
 from onnxprune.report import Quality, Report, TargetReport
 from onnxprune.run_folder import open_run
@@ -31,7 +33,7 @@ from passes.pack import MIN_OPSET, PackWeightsPass
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from onnxprune.data import DataSource
     from onnxprune.in_memory import ModelSource
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from onnxprune.run_folder import RunFolder
     from onnxprune.search.find import Found
     from onnxprune.study import Study
-
-    Progress = Callable[[str, int, int], None]
 
 FEW_SAMPLES = 500
 """Below this many held-out samples the interval of the drop is too wide to trust a small limit."""
@@ -87,16 +87,19 @@ def _compress(path: Path, job: _Job) -> Report:
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "compress")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
-    weights = weight_reports(study.collection.weights)
+    weights = weight_reports(study.collection.weights, study.ruled.patterns)
     with clock.step("encode"):
         hardware.write_weights(
-            study.collection.weights, folder.blob, Storage(recipe.encode.encoding)
+            study.collection.weights,
+            folder.blob,
+            Storage(recipe.encode.encoding),
+            clock.progress,
         )
         weights = hardware.with_fetch(hardware.with_blob(weights, folder.blob), memory)
     with clock.step("pack"):
-        packed = _pack(folder)
+        packed = _pack(folder, clock.progress)
     with clock.step("verify"):
-        verification = _verify(study, folder, packed=packed)
+        verification = _verify(study, folder, clock.progress, packed=packed)
     totals = totals_of(
         weights,
         model_bytes=folder.model.stat().st_size,
@@ -148,7 +151,7 @@ def _search(path: Path, job: _Job) -> Report:
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "search")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
-    weights = weight_reports(study.collection.weights)
+    weights = weight_reports(study.collection.weights, study.ruled.patterns)
     totals = totals_of(weights, model_bytes=folder.model.stat().st_size)
     report = Report(
         "search",
@@ -190,7 +193,9 @@ def _search_and_prune(
         )
     write_text(folder.plan, found.plan.to_json())
     with clock.step("prune"):
-        ApplyMasksPass(masks_of(study.collection.weights, found.plan.keep))(study.model)
+        ApplyMasksPass(masks_of(study.collection.weights, found.plan.keep, study.ruled.patterns))(
+            study.model
+        )
         save_model(study.model, folder.model)
     with clock.step("evaluate"):
         quality = _quality(study, folder, recipe)
@@ -214,21 +219,21 @@ def _quality(study: Study, folder: RunFolder, recipe: Recipe) -> Quality:
     )
 
 
-def _pack(folder: RunFolder) -> bool:
+def _pack(folder: RunFolder, progress: Progress) -> bool:
     """Write the packed model; False where the model's opset is too old for it."""
     model = load_model(folder.model)
     if model.opset_imports.get("", 0) < MIN_OPSET:
         return False
-    PackWeightsPass()(model)
+    PackWeightsPass(progress=partial(progress, "pack"))(model)
     save_model(model, folder.packed)
     return True
 
 
-def _verify(study: Study, folder: RunFolder, *, packed: bool) -> Verification:
+def _verify(study: Study, folder: RunFolder, progress: Progress, *, packed: bool) -> Verification:
     """Compare what was written with what was meant, bit for bit."""
     pruned = Session(folder.model, threads=study.threads)
     other = Session(folder.packed, threads=study.threads) if packed else pruned
-    compared = compare_models(pruned, other, study.held_out, rtol=0.0, atol=0.0)
+    compared = compare_models(pruned, other, study.held_out, rtol=0.0, atol=0.0, progress=progress)
     written = {w.name: w.array() for w in collect_weights(load_model(folder.model)).weights}
     decoded = hardware.read_weights(folder.blob)
     checks = {
@@ -260,9 +265,11 @@ def _target(recipe: Recipe, totals: Totals) -> TargetReport | None:
 def _warnings(study: Study, found: Found, *, packed: bool) -> tuple[str, ...]:
     warnings = []
     if not found.kept:
+        ruled = study.ruled.keep or study.ruled.structured
+        but = " that no rule of the recipe takes away" if ruled else ""
         warnings.append(
-            "no candidate kept the limit with the confidence asked for, so every weight stays; allow a larger "
-            "drop, more trials or more data"
+            f"no candidate kept the limit with the confidence asked for, so every weight stays{but}; allow a "
+            "larger drop, more trials or more data"
         )
     if len(study.held_out) < FEW_SAMPLES:
         warnings.append(
@@ -292,7 +299,7 @@ class _Clock:
 
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
-        self.progress: Progress = progress or (lambda *_: None)
+        self.progress: Progress = progress or silent
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -10,6 +10,8 @@ import numpy as np
 from onnxprune.metrics import Metric, find_metric
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from onnxprune.data import Dataset, Feeds
@@ -19,15 +21,19 @@ BATCH = 256
 """Samples in one feed where the model leaves the batch size open."""
 
 
-def run_dataset(session: Session, data: Dataset) -> list[NDArray[Any]]:
+def run_dataset(
+    session: Session, data: Dataset, progress: Callable[[int, int], None] | None = None
+) -> list[NDArray[Any]]:
     """The outputs of a model for every sample, each with samples on its first axis.
 
     A model with a fixed batch is fed in batches of that size, the last one filled up by repeating
     its last sample. Where outputs do not grow with the batch, samples are fed one at a time.
+    ``progress`` is told of samples done and in all.
     """
     fixed = None if data.stacked else _fixed_batch(session)
     size = fixed or _open_batch(session, data)
     batches: list[list[NDArray[Any]]] = []
+    done = 0
     for feeds in data.batches(size):
         samples = 1 if data.stacked else len(next(iter(feeds.values())))
         outputs = session.run(_filled(feeds, samples, fixed) if fixed else feeds)
@@ -35,6 +41,9 @@ def run_dataset(session: Session, data: Dataset) -> list[NDArray[Any]]:
             o.ndim and len(o) == (fixed or samples) for o in outputs
         )
         batches.append([o[:samples] if by_sample else o[None] for o in outputs])
+        done += samples
+        if progress:
+            progress(min(done, len(data)), len(data))
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 

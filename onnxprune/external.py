@@ -25,7 +25,7 @@ from onnxprune.errors import ModelError
 from onnxprune.files import output_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 ALIGNMENT = 64
 PAGE = 4096
@@ -110,11 +110,13 @@ class DataFiles:
         before: how many tensors each data file held when the model was read, by location.
         regions: what is to be written.
         bytes_written: of all data files, once they are written.
+        progress: told of each tensor when it is written.
     """
 
     before: Mapping[str, int] = field(default_factory=dict)
     regions: list[Region] = field(default_factory=list)
     bytes_written: int = 0
+    progress: Callable[[ir.TensorProtocol], None] | None = None
 
     def add(
         self, message: onnx.TensorProto, tensor: ir.TensorProtocol, before: onnx.TensorProto | None
@@ -155,7 +157,10 @@ class DataFiles:
                 file = temporary / inner if inner else temporary
                 with file.open("wb") as stream:
                     whole = len(mine) == self.before.get(location)
-                    _write(stream, mine, f"{name}/{inner}" if inner else name, whole=whole)
+                    inside = f"{name}/{inner}" if inner else name
+                    for tensor in _write(stream, mine, inside, whole=whole):
+                        if self.progress:
+                            self.progress(tensor)
                     self.bytes_written += stream.tell()
             yield
             _replace(temporary, target)
@@ -175,8 +180,13 @@ def _file_names(locations: list[str]) -> list[str]:
     return [f"{number:05}" for number in range(len(locations))]
 
 
-def _write(stream: BinaryIO, regions: list[Region], location: str, *, whole: bool) -> None:
-    """Write the regions of one file, at the offsets they had where none has gone or changed size."""
+def _write(
+    stream: BinaryIO, regions: list[Region], location: str, *, whole: bool
+) -> Iterator[ir.TensorProtocol]:
+    """Write the regions of one file, at the offsets they had where none has gone or changed size.
+
+    Each tensor comes back when it is written.
+    """
     keep = whole and all(region.tensor.nbytes == region.length for region in regions)
     order = sorted(regions, key=lambda region: (region.offset is None, region.offset or 0))
     taken: dict[int, Region] = {}
@@ -186,6 +196,7 @@ def _write(stream: BinaryIO, regions: list[Region], location: str, *, whole: boo
         shared = taken.get(region.offset) if region.offset is not None else None
         if shared is not None and _same_content(shared.tensor, region.tensor):
             _describe(region, location, _offset_of(shared), size, _checksum_of(shared))
+            yield region.tensor
             continue
         offset = region.offset if keep and shared is None else None
         if offset is None or offset < position:
@@ -198,6 +209,7 @@ def _write(stream: BinaryIO, regions: list[Region], location: str, *, whole: boo
         _describe(region, location, offset, size, digest.hexdigest() if digest else None)
         if region.offset is not None:
             taken.setdefault(region.offset, region)
+        yield region.tensor
 
 
 def _copy(tensor: ir.TensorProtocol, stream: Any) -> None:

@@ -19,6 +19,7 @@ from hwmodel.tensor import TensorSpec
 from onnxprune.design_space import Tensor
 from onnxprune.errors import BlobError, RecipeError
 from onnxprune.files import replacing
+from onnxprune.progress import counted
 from onnxprune.report import WeightReport
 from onnxprune.storage import Storage, choose_encoding
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from hwmodel.blob_index import BlobTensor
     from hwmodel.encoding import Encoding
     from hwmodel.memory import Memory
+    from onnxprune.progress import Progress
     from passes.weights import Weight
 
 AUTO = "auto"
@@ -69,7 +71,9 @@ def cycles_of(fetched_bytes: int, memory: Memory) -> int:
     return fetch_stream(memory, fetched_bytes).cycles
 
 
-def write_weights(weights: Sequence[Weight], path: Path, storage: Storage) -> None:
+def write_weights(
+    weights: Sequence[Weight], path: Path, storage: Storage, progress: Progress | None = None
+) -> None:
     """Write all weights into one blob, stored as asked for.
 
     Raises:
@@ -78,21 +82,23 @@ def write_weights(weights: Sequence[Weight], path: Path, storage: Storage) -> No
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         try:
-            write_blob(file, (_entry(weight, storage) for weight in weights))
+            chosen = counted(weights, "encode", progress)
+            write_blob(file, (_entry(weight, storage) for weight in chosen))
         except ValueError as error:
             if isinstance(error, RecipeError):
                 raise
             raise RecipeError(str(error)) from error
 
 
-def read_weights(path: Path) -> dict[str, NDArray[Any]]:
+def read_weights(path: Path, progress: Progress | None = None) -> dict[str, NDArray[Any]]:
     """All weights of a blob, decoded, by name.
 
     Raises:
         BlobError: when the blob is missing, damaged or hostile.
     """
     with blob_errors(path), open_blob(path) as blob:
-        return {tensor.spec.name: blob.read(tensor.spec.name) for tensor in blob.tensors}
+        names = [tensor.spec.name for tensor in blob.tensors]
+        return {name: blob.read(name) for name in counted(names, "decode", progress)}
 
 
 def with_blob(weights: Sequence[WeightReport], path: Path) -> tuple[WeightReport, ...]:
@@ -177,14 +183,16 @@ def tensor_of(weight: Weight) -> Tensor:
     return Tensor(_spec_of(weight), weight.array())
 
 
-def blob_tensors(path: Path, weights: list[WeightReport]) -> Iterator[Tensor]:
+def blob_tensors(
+    path: Path, weights: list[WeightReport], progress: Progress | None = None
+) -> Iterator[Tensor]:
     """What a blob holds, tensor by tensor; the figures of each are appended to ``weights``.
 
     Raises:
         BlobError: when the blob is missing, damaged or hostile.
     """
     with blob_errors(path), open_blob(path) as blob:
-        for tensor in blob.tensors:
+        for tensor in counted(blob.tensors, "estimate", progress):
             array = blob.read(tensor.spec.name)
             weights.append(_blob_weight(tensor, array))
             yield Tensor(tensor.spec, array, tensor.encoding)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hwmodel.entropy import entropy_bound_bits
 from onnxprune.report import Report, SkippedReport, Totals, WeightReport, describe_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
 
+    from passes.patterns import Pattern
     from passes.weights import Collection, Weight
 
 
-def weight_reports(weights: Sequence[Weight]) -> tuple[WeightReport, ...]:
-    """What each weight holds now."""
-    return tuple(_weight_report(weight) for weight in weights)
+def weight_reports(
+    weights: Iterable[Weight], patterns: Mapping[str, Pattern] | None = None
+) -> tuple[WeightReport, ...]:
+    """What each weight holds now, and the pattern that it was pruned in, where one is given."""
+    shapes = patterns or {}
+    return tuple(
+        replace(_weight_report(w), pattern=shapes[w.name].name)
+        if w.name in shapes
+        else _weight_report(w)
+        for w in weights
+    )
 
 
 def skipped_reports(collection: Collection) -> tuple[SkippedReport, ...]:

@@ -32,7 +32,7 @@ from onnxprune.rewrite import to_proto
 from onnxprune.sparse import densify, graphs_of, nodes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_FILE_BYTES = 2**31 - 2**20
 """A model file may hold so much; protobuf reads no message of 2 GiB."""
@@ -85,11 +85,14 @@ def load_proto(path: str | Path) -> onnx.ModelProto:
     return proto
 
 
-def save_model(model: ir.Model, path: str | Path) -> int:
+def save_model(
+    model: ir.Model, path: str | Path, progress: Callable[[int, int], None] | None = None
+) -> int:
     """Write a model, tensor by tensor where its data is external; on any error nothing is left.
 
     A model that came with external data gets its data beside it again, one that came in one file
-    stays in one file unless that would take more than 2 GB.
+    stays in one file unless that would take more than 2 GB. ``progress`` is told of the bytes of
+    tensors written and in all.
 
     Returns:
         The bytes of all files written.
@@ -98,8 +101,9 @@ def save_model(model: ir.Model, path: str | Path) -> int:
         OutputError: when a file cannot be written.
     """
     path = Path(path)
-    data = DataFiles(_tensors_by_location(model))
-    proto = _to_proto(model, data)
+    told = _Told(progress, _tensors_of(model)) if progress else None
+    data = DataFiles(_tensors_by_location(model), progress=told)
+    proto = _to_proto(model, data, told)
     with data.written(path), replacing(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
     return path.stat().st_size + data.bytes_written
@@ -122,7 +126,7 @@ def file_bytes(path: str | Path, model: ir.Model) -> int:
     return Path(path).stat().st_size + sum(file.stat().st_size for file in data_files(model))
 
 
-def _to_proto(model: ir.Model, data: DataFiles) -> onnx.ModelProto:
+def _to_proto(model: ir.Model, data: DataFiles, told: _Told | None) -> onnx.ModelProto:
     smallest = MIN_EXTERNAL_BYTES if data.before or _too_large(model) else math.inf
 
     def write(
@@ -131,6 +135,8 @@ def _to_proto(model: ir.Model, data: DataFiles) -> onnx.ModelProto:
         came_inside = before is not None and not uses_external_data(before) and bool(data.before)
         if tensor.dtype == ir.DataType.STRING or came_inside or tensor.nbytes < smallest:
             _write_inline(message, tensor, before)
+            if told:
+                told(tensor)
         else:
             _describe(message, tensor, before)
             data.add(message, tensor, before)
@@ -140,9 +146,31 @@ def _to_proto(model: ir.Model, data: DataFiles) -> onnx.ModelProto:
 
 def _too_large(model: ir.Model) -> bool:
     """Whether the tensors of a model that came in one file take more than one file may hold."""
-    graphs = [model.graph, *model.graph.subgraphs()]
-    tensors = (value.const_value for graph in graphs for value in graph.initializers.values())
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None) > MAX_FILE_BYTES
+    return sum(tensor.nbytes for tensor in _tensors_of(model)) > MAX_FILE_BYTES
+
+
+def _tensors_of(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+
+
+class _Told:
+    """Tells how many of the bytes of a model's tensors are written."""
+
+    def __init__(
+        self, progress: Callable[[int, int], None], tensors: Iterable[ir.TensorProtocol]
+    ) -> None:
+        self._progress, self._done = progress, 0
+        self._total = sum(tensor.nbytes for tensor in tensors if tensor.dtype != ir.DataType.STRING)
+
+    def __call__(self, tensor: ir.TensorProtocol) -> None:
+        """One more tensor is written; those of Constant nodes add to the total."""
+        if tensor.dtype != ir.DataType.STRING:
+            self._done += tensor.nbytes
+        self._total = max(self._total, self._done)
+        self._progress(self._done, self._total)
 
 
 def _tensors_by_location(model: ir.Model) -> Counter[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,6 +11,8 @@ from onnxprune.data import load_data, random_data
 from onnxprune.errors import DataError, OnnxPruneError, RecipeError
 from onnxprune.evaluate import feeds_of
 from onnxprune.model_io import model_bytes
+from onnxprune.progress import Progress, silent
+from onnxprune.rules import share_left
 from onnxprune.runtime import Session
 from passes.allocation import cheapest, erk, global_threshold, owl, uniform
 from passes.calibration import calibrate
@@ -26,19 +27,19 @@ from passes.saliency import lamp, magnitude, wanda
 from passes.sequential import Options, prune_sequentially
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from onnxprune.data import Dataset, DataSource, Feeds
+    from onnxprune.rules import Ruled
     from passes.layers import Layer
     from passes.moments import Moments
     from passes.patterns import Pattern
     from passes.stream import Runner
     from passes.weights import Weight
 
-    Progress = Callable[[str, int, int], None]
 
 Allocation = Literal["uniform", "global", "erk", "lamp", "owl", "loss"]
 ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
@@ -131,7 +132,7 @@ class Pruned:
 
 def prune_one_shot(
     model: ir.Model,
-    weights: Sequence[Weight],
+    ruled: Ruled,
     options: OneShot,
     *,
     sparsity: float | None = None,
@@ -144,9 +145,10 @@ def prune_one_shot(
 
     Args:
         model: dense.
-        weights: what to prune.
-        options: how.
-        sparsity: over all ``weights``, 0 to 1; may be left out for N:M, which says it itself.
+        ruled: what to prune, which of it to what sparsity, and in which patterns.
+        options: how; ``ruled`` goes before its pattern.
+        sparsity: over all weights, 0 to 1; without it, weights that neither a rule nor an N:M
+            pattern says something of stay as they are.
         keep: weights to keep, by name, instead of ``sparsity``.
         data: calibration samples, labels not needed; ``"random"`` for seeded random inputs.
         threads: of onnxruntime.
@@ -155,7 +157,7 @@ def prune_one_shot(
     Raises:
         RecipeError, DataError, ModelError: when an option, the data or the model cannot be used.
     """
-    job = _Job(model, tuple(weights), options, data, threads, progress or (lambda *_: None))
+    job = _Job(model, ruled, options, data, threads, progress or silent)
     return job.run(sparsity, keep)
 
 
@@ -165,15 +167,16 @@ class _Job:
     def __init__(
         self,
         model: ir.Model,
-        weights: tuple[Weight, ...],
+        ruled: Ruled,
         options: OneShot,
         data: DataSource | None,
         threads: int | None,
         progress: Progress,
     ) -> None:
-        self.model, self.weights, self.options, self.progress = model, weights, options, progress
+        self.model, self.ruled, self.options, self.progress = model, ruled, options, progress
+        self.weights = ruled.collection.weights
         self.pattern = options.checked_pattern()
-        self.layers = {layer.name: layer for layer in find_layers(model.graph, weights)}
+        self.layers = {layer.name: layer for layer in find_layers(model.graph, self.weights)}
         self.threads = threads
         self.warnings: list[str] = []
         self.feeds: list[Feeds] = self._feeds(data) if data is not None else []
@@ -208,6 +211,7 @@ class _Job:
             options = Options(
                 method=self.options.method,
                 pattern=self.pattern,
+                patterns=self.ruled.patterns,
                 damping=self.options.damping,
                 sequential=self.options.sequential,
                 bias_correction=self.options.bias_correction,
@@ -251,32 +255,45 @@ class _Job:
         return [dict(zip(session.outputs, session.run(feed), strict=True)) for feed in feeds]
 
     def _by_magnitude(self, weight: Weight, keep: int) -> NDArray[Any]:
-        taps = math.prod(weight.layout.shape[2:]) if len(weight.layout.shape) > 2 else 1
-        columns = weight.matrices().shape[2]
-        pattern = self.pattern.fitted(taps if columns % taps == 0 else 1)
+        pattern = self.ruled.patterns[weight.name]
         return weight.masked(pattern.mask(magnitude(weight.matrices()), keep))
 
     def _allocate(self, sparsity: float | None) -> dict[str, int]:
-        elements = {weight.name: weight.elements for weight in self.weights}
+        fixed = dict(self.ruled.keep)
         if sparsity is None:
-            if isinstance(self.pattern, NM):
-                return elements  # the pattern itself says how many of them stay
-            msg = "give either a sparsity (--sparsity), a plan (--plan) or an N:M pattern (--pattern 2:4)"
-            raise RecipeError(msg)
-        if not 0 <= sparsity <= 1:  # NaN fails this too
-            msg = f"sparsity must lie between 0 and 1, found {sparsity}"
-            raise RecipeError(msg)
+            return fixed | self._told_by_patterns()
+        share = share_left(self.ruled, sparsity)
+        return fixed | self._share_out(self.ruled.free, share) if self.ruled.free else fixed
+
+    def _share_out(self, weights: Sequence[Weight], sparsity: float) -> dict[str, int]:
+        """What each of some weights keeps when all together come to a sparsity."""
+        elements = {weight.name: weight.elements for weight in weights}
         kind = self.options.chosen_allocation
         if kind == "loss":
-            return self._by_loss(elements, sparsity)
+            return self._by_loss(weights, sparsity)
         if kind == "uniform":
             return uniform(elements, sparsity)
         if kind == "erk":
-            return erk({weight.name: _sizes(weight) for weight in self.weights}, sparsity)
+            return erk({weight.name: _sizes(weight) for weight in weights}, sparsity)
         if kind == "owl":
-            return owl(elements, self._wanda(), sparsity)
+            return owl(elements, self._wanda(weights), sparsity)
         score = lamp if kind == "lamp" else magnitude
-        return global_threshold({w.name: score(w.matrices()) for w in self.weights}, sparsity)
+        return global_threshold({w.name: score(w.matrices()) for w in weights}, sparsity)
+
+    def _told_by_patterns(self) -> dict[str, int]:
+        """Without a total: all elements of weights whose pattern itself says how many of them stay."""
+        told = {
+            w.name: w.elements
+            for w in self.ruled.free
+            if isinstance(self.ruled.patterns[w.name], NM)
+        }
+        if not told and not self.ruled.keep:
+            msg = (
+                "give either a sparsity (--sparsity), a plan (--plan), an N:M pattern (--pattern 2:4) or "
+                "rules with either (--recipe)"
+            )
+            raise RecipeError(msg)
+        return told
 
     def _moments(self) -> dict[str, Moments]:
         try:
@@ -291,37 +308,38 @@ class _Job:
         except ValueError as error:
             raise _as_data_error(error) from error
 
-    def _wanda(self) -> dict[str, NDArray[Any]]:
+    def _wanda(self, weights: Sequence[Weight]) -> dict[str, NDArray[Any]]:
         known = self._moments()
         return {
             w.name: wanda(w.matrices(), known[w.name].gram)
             if w.name in known
             else magnitude(w.matrices())
-            for w in self.weights
+            for w in weights
         }
 
-    def _by_loss(self, elements: Mapping[str, int], sparsity: float) -> dict[str, int]:
+    def _by_loss(self, weights: Sequence[Weight], sparsity: float) -> dict[str, int]:
         known, curves = self._moments(), {}
-        for number, weight in enumerate(self.weights):
+        for number, weight in enumerate(weights):
+            pattern = self.ruled.patterns[weight.name]
             layer: Layer | None = self.layers.get(weight.name)
             curves[weight.name] = (
-                magnitude_curve(weight, self.pattern)
+                magnitude_curve(weight, pattern)
                 if layer is None
                 else error_curve(
                     layer,
                     known[weight.name],
-                    self.pattern,
+                    pattern,
                     method="obs" if self.options.method in SECOND_ORDER else self.options.method,
                     damping=self.options.damping,
                 )
             )
-            self.progress("error curves", number + 1, len(self.weights))
+            self.progress("error curves", number + 1, len(weights))
         runner: Runner = self._runner
         error = OutputError(self.model, _first(self.feeds, PROBE_SAMPLES), runner)
         losses = losses_of(
             curves, error, lambda done, total: self.progress("sensitivity", done, total)
         )
-        total = keep_count(sum(elements.values()), sparsity)
+        total = keep_count(sum(weight.elements for weight in weights), sparsity)
         least = sum(int(curve.keeps[-1]) for curve in curves.values())
         if total < least:
             # Sparser than the last measured level everywhere: share that level's counts.
@@ -331,12 +349,8 @@ class _Job:
 
 
 def _sizes(weight: Weight) -> tuple[int, int, tuple[int, ...]]:
-    groups, rows, columns = weight.matrices().shape
-    kernel = tuple(weight.layout.shape[2:])
-    taps = math.prod(kernel)
-    if columns % taps:
-        kernel, taps = (), 1
-    return groups * rows, columns // taps, kernel
+    groups, rows, columns = weight.layout.matrix_shape
+    return groups * rows, columns // weight.taps, weight.kernel
 
 
 def _limited(samples: Dataset, seed: int) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxprune.data import DataSource
+    from onnxprune.progress import Progress
     from onnxprune.report import Verification
 
 RUNTIMES = ("onnxruntime", "openvino", "reference")
@@ -80,12 +82,13 @@ class PackOptions:
 
 @dataclass(frozen=True)
 class Check:
-    """What a lossy packed model is compared with the original on."""
+    """What a lossy or shrunk model is compared with the original on, and who is told how far it has come."""
 
     data: DataSource | None = None
     samples: int = 8
     seed: int = 0
     threads: int | None = None
+    progress: Progress | None = None
 
 
 def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -> Report:
@@ -96,6 +99,8 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
     """
     check_parent(output)
     step = options.to_pass()
+    if check.progress:
+        step = replace(step, progress=partial(check.progress, "pack"))
     model = load_model(source)
     described = describe_model(source, model)
     if read_marks(model) is not None:
@@ -178,8 +183,8 @@ def _measure_loss(original: bytes, output: Path, check: Check) -> Verification:
     dense = load_model(output)
     run_pass(UnpackWeightsPass(), dense)
     unpacked = Session(model_bytes(dense), threads=check.threads)
-    same = compare_models(unpacked, after, data, rtol=0.0, atol=0.0)
-    loss = compare_models(before, after, data, rtol=0.0, atol=0.0)
+    same = compare_models(unpacked, after, data, rtol=0.0, atol=0.0, progress=check.progress)
+    loss = compare_models(before, after, data, rtol=0.0, atol=0.0, progress=check.progress)
     checks = {
         "packed_outputs_equal_unpacked": same.passed,
         "packed_folds_wholly": folds_wholly(output),

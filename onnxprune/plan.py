@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from passes.patterns import Pattern
     from passes.weights import Weight
 
 
@@ -69,11 +70,24 @@ def load_plan(path: Path, weights: Sequence[Weight]) -> Plan:
     return Plan(keep, elements)
 
 
-def masks_of(weights: Sequence[Weight], keep: Mapping[str, int]) -> dict[str, NDArray[np.bool_]]:
-    """Unstructured masks by magnitude, ``(groups, rows, columns)`` by weight name."""
-    pattern = Unstructured()
+def masks_of(
+    weights: Sequence[Weight],
+    keep: Mapping[str, int],
+    patterns: Mapping[str, Pattern] | None = None,
+) -> dict[str, NDArray[np.bool_]]:
+    """Masks by magnitude, ``(groups, rows, columns)`` by weight name.
+
+    Args:
+        weights: of any layout.
+        keep: how many elements each keeps at most; those that it does not name have no mask.
+        patterns: fitted shapes of masks by name; unstructured where there is none.
+    """
+    shapes = patterns or {}
+    plain = Unstructured()
     return {
-        weight.name: pattern.mask(magnitude(weight.matrices()), keep[weight.name])
+        weight.name: shapes.get(weight.name, plain).mask(
+            magnitude(weight.matrices()), keep[weight.name]
+        )
         for weight in weights
         if weight.name in keep
     }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import threadpool_limits
-
+from onnxprune.blas import blas_threads
 from onnxprune.errors import RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, run_on_files
@@ -16,20 +16,24 @@ from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot, prune_one_shot
 from onnxprune.packing import run_pass
 from onnxprune.plan import Plan, load_plan
-from onnxprune.selection import select
+from onnxprune.progress import silent
+from onnxprune.recipe import Recipe
+from onnxprune.rules import apply_rules, share_left
 from passes.allocation import uniform
 from passes.assign import AssignConstantsPass
 from passes.magnitude import PruneByMagnitudePass, global_keep
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import onnx_ir as ir
 
     from onnxprune.data import DataSource
     from onnxprune.one_shot import Allocation
+    from onnxprune.progress import Progress
     from onnxprune.report import Report
+    from onnxprune.rules import Ruled
     from passes.methods import Method
     from passes.weights import Collection
 
@@ -47,19 +51,22 @@ def prune(
     allocation: Allocation | None = None,
     pattern: str | None = None,
     options: OneShot | None = None,
+    recipe: Recipe | None = None,
     nodes_to_exclude: Sequence[str] = (),
     op_types_to_prune: Sequence[str] | None = None,
     embeddings: bool = False,
     threads: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Prune in one shot, without search and without labels, and write the model, dense with zeros.
 
     Args:
         model: path of an ONNX file, or a model in memory, which is not changed.
         output: path to write; with None the model made is in the report's ``output``.
-        sparsity: share of all prunable weights to set to zero, 0 to 1; an N:M pattern needs none.
-        plan: JSON file with sparsity by weight or node name, instead of ``sparsity``.
+        sparsity: share of all prunable weights to set to zero, 0 to 1, those that rules fix among
+            them; an N:M pattern needs none, nor do rules that say it of single weights.
+        plan: JSON file with sparsity by weight or node name, instead of ``sparsity``; it goes before
+            the sparsities of rules, whose patterns and exclusions hold.
         data: calibration samples (see :mod:`onnxprune.data`), all of which are used up to 1,024;
             ``"random"`` for seeded random inputs. Magnitude needs none.
         method: how weights are chosen and updated; ``magnitude`` when None.
@@ -67,7 +74,8 @@ def prune(
             when None.
         pattern: the shape of masks; ``unstructured`` when None.
         options: these three and the rest (damping, seed, ...) as one object.
-        nodes_to_exclude: nodes or weights to leave dense.
+        recipe: its ``seed``, ``prune`` and ``rules`` are taken; what is given beside it goes before.
+        nodes_to_exclude: nodes or weights to leave dense, besides those of the recipe.
         op_types_to_prune: prune only weights that these operators read.
         embeddings: prune embeddings too.
         threads: of onnxruntime and of linear algebra.
@@ -76,7 +84,8 @@ def prune(
     Raises:
         ModelError, RecipeError, DataError, OutputError: when one of the arguments cannot be used.
     """
-    chosen = options or OneShot()
+    settings = (recipe or Recipe()).with_selection(nodes_to_exclude, op_types_to_prune)
+    chosen = options or OneShot(pattern=settings.prune.pattern, seed=settings.seed)
     chosen = replace(
         chosen,
         method=method or chosen.method,
@@ -84,22 +93,25 @@ def prune(
         pattern=pattern or chosen.pattern,
     )
     chosen.checked_pattern()
+    settings = settings.with_pattern(chosen.pattern)
     if sparsity is not None and plan is not None:
         msg = "give either a sparsity (--sparsity) or a plan (--plan), not both"
         raise RecipeError(msg)
 
+    tell = progress or silent
+
     def job(source: Path, target: Path) -> Report:
         check_parent(target)
         loaded = load_model(source)
-        found = collect_weights(loaded, embeddings=embeddings)
-        collection = select(found, nodes_to_exclude, op_types_to_prune)
-        if chosen.streams and data is None:
-            parts = _prune_by_magnitude(loaded, collection, sparsity, plan, chosen)
+        ruled = apply_rules(collect_weights(loaded, embeddings=embeddings), settings)
+        collection = ruled.collection
+        if chosen.streams and data is None and not ruled.structured:
+            parts = _prune_by_magnitude(loaded, ruled, sparsity, plan, chosen, tell)
         else:
-            with threadpool_limits(threads, user_api="blas"):
+            with blas_threads(threads):
                 pruned = prune_one_shot(
                     loaded,
-                    collection.weights,
+                    ruled,
                     chosen,
                     sparsity=sparsity,
                     keep=None if plan is None else load_plan(Path(plan), collection.weights).keep,
@@ -109,10 +121,8 @@ def prune(
                 )
             run_pass(AssignConstantsPass(pruned.constants), loaded)
             parts = {"methods": pruned.methods, "warnings": pruned.warnings}
-        save_model(loaded, target)
-        weights = tuple(
-            replace(weight, pattern=chosen.pattern) for weight in weight_reports(collection.weights)
-        )
+        save_model(loaded, target, progress=partial(tell, "write"))
+        weights = weight_reports(collection.weights, ruled.patterns)
         seed = chosen.seed if chosen.needs_data else None
         return report_of("prune", source, loaded, collection, seed=seed, weights=weights, **parts)
 
@@ -121,36 +131,40 @@ def prune(
 
 def _prune_by_magnitude(
     model: ir.Model,
-    collection: Collection,
+    ruled: Ruled,
     sparsity: float | None,
     plan: PathLike | None,
     options: OneShot,
+    tell: Progress,
 ) -> dict[str, Any]:
     """Prune block by block, whatever the model's size; what to say of it in the report."""
-    chosen = _plan(collection, sparsity, plan, options.chosen_allocation)
-    run_pass(PruneByMagnitudePass(chosen.keep), model)
+    chosen = _plan(ruled, sparsity, plan, options.chosen_allocation)
+    run_pass(PruneByMagnitudePass(chosen.keep, partial(tell, "prune")), model)
     allocation = "plan" if plan else options.chosen_allocation
     return {
         "methods": {"saliency": "magnitude", "allocation": allocation},
-        "warnings": _filled_warnings(collection, chosen),
+        "warnings": _filled_warnings(ruled.collection, chosen),
     }
 
 
-def _plan(
-    collection: Collection, sparsity: float | None, plan: PathLike | None, allocation: str
-) -> Plan:
+def _plan(ruled: Ruled, sparsity: float | None, plan: PathLike | None, allocation: str) -> Plan:
+    weights = ruled.collection.weights
     if plan is not None:
-        return load_plan(Path(plan), collection.weights)
+        return load_plan(Path(plan), weights)
+    elements = {weight.name: weight.elements for weight in weights}
     if sparsity is None:
-        msg = "give either a sparsity (--sparsity) or a plan (--plan)"
-        raise RecipeError(msg)
-    if not 0 <= sparsity <= 1:  # NaN fails this too
-        msg = f"sparsity must lie between 0 and 1, found {sparsity}"
-        raise RecipeError(msg)
-    elements = {weight.name: weight.elements for weight in collection.weights}
+        if not ruled.keep:
+            msg = (
+                "give either a sparsity (--sparsity), a plan (--plan) or rules with one (--recipe)"
+            )
+            raise RecipeError(msg)
+        return Plan(elements | dict(ruled.keep), elements)
+    share = share_left(ruled, sparsity)
     if allocation == "uniform":
-        return Plan(uniform(elements, sparsity), elements)
-    return Plan(global_keep(collection.weights, sparsity), elements)
+        free = uniform({weight.name: weight.elements for weight in ruled.free}, share)
+    else:
+        free = global_keep(ruled.free, share)
+    return Plan(free | dict(ruled.keep), elements)
 
 
 def _filled_warnings(collection: Collection, plan: Plan) -> tuple[str, ...]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from onnxprune.errors import RecipeError
+from onnxprune.recipe_text import complaint, parse_yaml, put, read_yaml
+from onnxprune.rules import Rule, checked_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,11 +97,17 @@ class SearchSection(_Section):
 
 
 class PruneSection(_Section):
-    """What is pruned, and by which saliency."""
+    """What is pruned, by which saliency and in which pattern; rules say more of single weights."""
 
     method: Literal["magnitude"] = "magnitude"
+    pattern: str = "unstructured"
     nodes_to_exclude: tuple[str, ...] = ()
     op_types_to_prune: tuple[str, ...] | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        return checked_pattern(text)
 
 
 class EncodeSection(_Section):
@@ -208,11 +222,27 @@ class Recipe(_Section):
     encode: EncodeSection = EncodeSection()
     estimate: EstimateSection = EstimateSection()
     finetune: FinetuneSection = FinetuneSection()
+    rules: tuple[Rule, ...] = ()
 
     @property
     def parsed_target(self) -> Target | None:
         """The target, read."""
         return None if self.target is None else parse_target(self.target)
+
+    def with_selection(
+        self, nodes_to_exclude: Sequence[str], op_types_to_prune: Sequence[str] | None
+    ) -> Recipe:
+        """The recipe with more nodes to exclude, and with other operators to prune where they are given."""
+        excluded = (*self.prune.nodes_to_exclude, *nodes_to_exclude)
+        section = self.prune.model_copy(update={"nodes_to_exclude": excluded})
+        if op_types_to_prune is not None:
+            section = section.model_copy(update={"op_types_to_prune": tuple(op_types_to_prune)})
+        return self.model_copy(update={"prune": section})
+
+    def with_pattern(self, pattern: str) -> Recipe:
+        """The recipe with another pattern for weights of which no rule says one."""
+        section = self.prune.model_copy(update={"pattern": pattern})
+        return self.model_copy(update={"prune": section})
 
     def to_yaml(self) -> str:
         """The recipe as a YAML document that :func:`load_recipe` reads back."""
@@ -229,22 +259,15 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     Raises:
         RecipeError: naming the file and field, the value found and what is allowed.
     """
-    fields = _read_yaml(path) if path else {}
+    fields = read_yaml(path) if path else {}
     label = f"'{path}'" if path else "the recipe"
     for dotted, value in overrides.items():
         if value is not None:
-            *sections, last = dotted.split(".")
-            place = fields
-            for section in sections:
-                place = place.setdefault(section, {})
-                if not isinstance(place, dict):
-                    msg = f"{label}: {section} must be a mapping of fields, found {place!r}"
-                    raise RecipeError(msg)
-            place[last] = value
+            put(fields, dotted, value, label)
     try:
         recipe = Recipe.model_validate(fields)
     except ValidationError as error:
-        msg = f"{label}: {_complaint(error)}"
+        msg = f"{label}: {complaint(error, Recipe)}"
         raise RecipeError(msg) from error
     if recipe.target is not None:
         parse_target(recipe.target)
@@ -261,8 +284,8 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     for text in settings:
         name, equals, value = text.partition("=")
         try:
-            fields[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            fields[name.strip()] = parse_yaml(value)
+        except (yaml.YAMLError, RecursionError):
             equals = ""
         if not equals or not name.strip():
             msg = f"setting '{text}' is not understood; write section.field=value, for instance search.trials=50"
@@ -277,45 +300,3 @@ def recipe_schema() -> str:
         **Recipe.model_json_schema(),
     }
     return json.dumps(schema, indent=2) + "\n"
-
-
-def _complaint(error: ValidationError) -> str:
-    """The first thing that is wrong: where, what, and what was found."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "it"
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        return f"{where}: there is no such field; {hint}"
-    reason = first["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
-    return f"{where}: {reason[:1].lower()}{reason[1:]}{found}"
-
-
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = Recipe
-    for part in location:
-        annotation = (
-            section.model_fields[str(part)].annotation if hasattr(section, "model_fields") else None
-        )
-        section = annotation
-    return list(getattr(section, "model_fields", {}))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"cannot read recipe '{path}': {error}"
-        raise RecipeError(msg) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        msg = f"recipe '{path}' is not valid YAML: {reason}"
-        raise RecipeError(msg) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        msg = f"recipe '{path}' must be a mapping of fields, found {type(content).__name__}"
-        raise RecipeError(msg)
-    return content

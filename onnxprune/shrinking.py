@@ -15,6 +15,7 @@ from onnxprune.files import check_parent
 from onnxprune.inventory import totals_of, weight_reports
 from onnxprune.model_io import load_model, model_bytes, save_model
 from onnxprune.packing import run_pass
+from onnxprune.progress import silent
 from onnxprune.report import Report, ShrinkReport, describe_model
 from onnxprune.runtime import Session
 from onnxprune.verify import compare_models, random_samples
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from onnxprune.data import Dataset
     from onnxprune.packing import Check
+    from onnxprune.progress import Progress
     from onnxprune.report import Verification
 
 RELATIVE = 1e-4
@@ -34,6 +36,9 @@ RELATIVE = 1e-4
 order."""
 
 ROUNDS = 21
+
+STAGES = 3
+"""Removed, written, compared."""
 
 
 def shrink_model(source: Path, output: Path, check: Check) -> Report:
@@ -43,15 +48,19 @@ def shrink_model(source: Path, output: Path, check: Check) -> Report:
         OnnxPruneError: when an argument cannot be used, or the result cannot be written.
     """
     check_parent(output)
+    tell = check.progress or silent
     model = load_model(source)
     if read_marks(model) is not None:
         msg = f"'{source}' is packed; unpack it first, shrink it, and pack it again"
         raise ModelError(msg)
     described = describe_model(source, model)
     before, original = size_of(model), model_bytes(model)
+    tell("shrink", 0, STAGES)
     run_pass(ShrinkPass(), model)
+    tell("shrink", 1, STAGES)
     after = size_of(model)
     written = save_model(model, output)
+    tell("shrink", 2, STAGES)
     sessions = Session(original, threads=1), Session(output, threads=1)
     data = (
         random_samples(sessions[0], check.samples, check.seed)
@@ -65,20 +74,23 @@ def shrink_model(source: Path, output: Path, check: Check) -> Report:
         (len(original), written),
         _latencies(sessions, data),
     )
+    verification = _verify(sessions, data, tell)
+    tell("shrink", STAGES, STAGES)
     return Report(
         "shrink",
         described,
         seed=check.seed,
         weights=weights,
         totals=totals_of(weights, model_bytes=written),
-        verification=_verify(sessions, data),
+        verification=verification,
         shrunk=shrunk,
         warnings=_warnings(shrunk),
     )
 
 
-def _verify(sessions: tuple[Session, Session], data: Dataset) -> Verification:
-    loose = compare_models(*sessions, data, rtol=0.0, atol=float(np.finfo(np.float32).max))
+def _verify(sessions: tuple[Session, Session], data: Dataset, tell: Progress) -> Verification:
+    largest = float(np.finfo(np.float32).max)
+    loose = compare_models(*sessions, data, rtol=0.0, atol=largest, progress=tell)
     scale = loose.max_abs_error / loose.max_rel_error if loose.max_rel_error else 0.0
     return compare_models(*sessions, data, rtol=RELATIVE, atol=RELATIVE * scale)
 

@@ -16,8 +16,8 @@ from onnxprune.model_io import data_files, load_model, model_bytes, save_model
 from onnxprune.paired import Drop, paired_drop
 from onnxprune.plan import masks_of
 from onnxprune.report import ModelReport, describe_model
+from onnxprune.rules import Ruled, apply_rules
 from onnxprune.runtime import Session
-from onnxprune.selection import select
 from passes.apply import ApplyMasksPass
 from passes.weights import collect_weights
 
@@ -40,7 +40,7 @@ class Study:
     Attributes:
         path: of the dense model.
         model: the model read; passes may change it after the search.
-        collection: what can be pruned, as the recipe selects it.
+        ruled: what is pruned, as the recipe selects it, and what its rules settle beforehand.
         calibration, search, held_out: the three parts of the data.
         evaluator: scores candidates on the search part.
         threads: of onnxruntime.
@@ -50,7 +50,7 @@ class Study:
 
     path: Path
     model: ir.Model
-    collection: Collection
+    ruled: Ruled
     calibration: Dataset
     search: Dataset
     held_out: Dataset
@@ -59,10 +59,15 @@ class Study:
     data_fingerprint: str
     described: ModelReport
 
+    @property
+    def collection(self) -> Collection:
+        """What is pruned."""
+        return self.ruled.collection
+
     def drop_of(self, keep: Mapping[str, int]) -> Drop:
         """The drop on the search part when each weight keeps so many elements by magnitude."""
         pruned = self.model.clone()
-        ApplyMasksPass(masks_of(self.collection.weights, keep))(pruned)
+        ApplyMasksPass(masks_of(self.collection.weights, keep, self.ruled.patterns))(pruned)
         scores = self.evaluator.scores(self._session(pruned))
         return paired_drop(self.evaluator.baseline, scores)
 
@@ -115,9 +120,7 @@ def open_study(
         ModelError, DataError, RecipeError: when one of them cannot be used.
     """
     model = load_model(path)
-    collection = select(
-        collect_weights(model), recipe.prune.nodes_to_exclude, recipe.prune.op_types_to_prune
-    )
+    ruled = apply_rules(collect_weights(model), recipe)
     dense = Session(path, threads=threads)
     samples = load_data(data, dense.inputs)
     if len(samples) < MIN_SAMPLES:
@@ -130,7 +133,7 @@ def open_study(
     return Study(
         path=path,
         model=model,
-        collection=collection,
+        ruled=ruled,
         calibration=samples.take(parts.calibration),
         search=search,
         held_out=samples.take(parts.held_out),

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from onnxprune.formats import bytes_text, count_text, percent_text, points_text, rate_text
@@ -25,9 +33,16 @@ PIPED_WIDTH = 120
 """Columns where no terminal sets a limit."""
 
 
+PATIENCE = 0.5
+"""Seconds before a bar is drawn."""
+
+
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Step]:
-    """A callback ``(step, done, total)`` that draws bars with the time left; silent when piped."""
+    """A callback ``(step, done, total)`` that draws bars with the time left; silent when piped.
+
+    Nothing is drawn for what is done within :data:`PATIENCE` seconds.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -35,17 +50,21 @@ def progress_bars() -> Iterator[Step]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bars:
-        tasks = {}
+    bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    tasks: dict[str, TaskID] = {}
+    began = time.monotonic()
 
-        def step(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done, total=total)
+    def step(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=total)
+        bars.update(tasks[name], completed=done, total=total)
+        if not bars.live.is_started and time.monotonic() - began > PATIENCE:
+            bars.start()
 
+    try:
         yield step
+    finally:
+        bars.stop()
 
 
 def show(report: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from onnxprune.data import random_data
 from onnxprune.errors import ModelError
 from onnxprune.evaluate import run_dataset
 from onnxprune.model_io import load_model, save_model
+from onnxprune.progress import silent
 from onnxprune.report import Verification
 from onnxprune.runtime import NAME, Session
 from passes.pack import read_marks
@@ -26,18 +28,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxprune.data import Dataset
+    from onnxprune.progress import Progress
 
 
 def compare_models(
-    reference: Session, candidate: Session, data: Dataset, *, rtol: float, atol: float
+    reference: Session,
+    candidate: Session,
+    data: Dataset,
+    *,
+    rtol: float,
+    atol: float,
+    progress: Progress | None = None,
 ) -> Verification:
     """Run two models over the same data and compare all outputs.
 
     They agree when every element differs by at most ``atol + rtol * |reference|``; with both zero,
     when all are equal bit for bit (NaN equals NaN). The relative error reported is the largest
-    difference over the largest magnitude of that output.
+    difference over the largest magnitude of that output. ``progress`` is told of samples that each has run.
     """
-    pairs = list(zip(run_dataset(reference, data), run_dataset(candidate, data), strict=True))
+    tell = progress or silent
+    outputs = [
+        run_dataset(session, data, partial(tell, step))
+        for session, step in ((reference, "run reference"), (candidate, "run candidate"))
+    ]
+    pairs = list(zip(*outputs, strict=True))
     passed = [
         ours.shape == theirs.shape and _close(theirs, ours, rtol, atol) for theirs, ours in pairs
     ]

@@ -20,7 +20,7 @@ from passes.threshold import KeyStream, Threshold, find_threshold, keys_of
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,9 +38,11 @@ class PruneByMagnitudePass(ir.passes.InPlacePass):
     Attributes:
         keep: how many of each weight to keep, by weight name. Weights it does not name stay as
             they are.
+        progress: told of weights done and in all.
     """
 
     keep: Mapping[str, int] = field(repr=False)
+    progress: Callable[[int, int], None] = field(default=lambda *_: None, repr=False)
 
     def requires(self, model: ir.Model) -> None:
         """Every name is that of a weight of the model, and it has as many elements."""
@@ -58,9 +60,11 @@ class PruneByMagnitudePass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Prune; ``modified`` is True when any stored bit changes."""
         modified = False
-        for weight in collect_weights(model, embeddings=True).weights:
+        weights = collect_weights(model, embeddings=True).weights
+        for number, weight in enumerate(weights):
             if weight.name in self.keep:
                 modified |= prune_weight(weight, self.keep[weight.name])
+            self.progress(number + 1, len(weights))
         return ir.passes.PassResult(model, modified)
 
 

@@ -47,6 +47,7 @@ class Options:
     Attributes:
         method: of :mod:`passes.methods`.
         pattern: the shape of masks.
+        patterns: shapes of masks by weight name, where they are not ``pattern``.
         damping: of the Hessian, as a share of its mean diagonal.
         positions: at most so many are drawn for each layer.
         sequential: whether each layer sees what its pruned predecessors give, or the dense model's.
@@ -58,6 +59,7 @@ class Options:
 
     method: Method = "obs"
     pattern: Pattern = field(default_factory=Unstructured)
+    patterns: Mapping[str, Pattern] = field(default_factory=dict)
     damping: float = DAMPING
     positions: int = 32768
     sequential: bool = True
@@ -195,7 +197,7 @@ def _solve(
     free: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], Moments, str]:
     """Weights, their mask, the moments that they answer to, and how they were found."""
-    pattern = options.pattern.fitted(layer.unfold.taps)
+    pattern = options.patterns.get(layer.name, options.pattern).fitted(layer.unfold.taps)
     method = taken(options.method, values.shape[2])
     second = method in SECOND_ORDER
     rounds = options.rectify_rounds if layer.rectified and second else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from passes import store
 from passes.axes import NotPlain
 from passes.operators import NotPrunable, weight_input
+from passes.operators.roles import conv
 from passes.prepare import View
 from passes.quantization import quantization_of
 from passes.store import MAX_FILL_BYTES
@@ -117,6 +119,26 @@ class Weight:
     def agreed(self) -> bool:
         """Whether all consumers see the same rows and columns."""
         return len({consumer.layout for consumer in self.consumers}) <= 1
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Spatial sizes of a convolution's kernel, which its columns run over; () for all else.
+
+        A column is an input channel at one place of the kernel; places run fastest.
+        """
+        for consumer in self.consumers:
+            if consumer.layout == self.layout and consumer.reader is not None:
+                if weight_input(consumer.reader, consumer.input_index).axes is not conv:
+                    return ()
+                shape = consumer.path[-1].after if consumer.path else self.layout.shape
+                fits = self.layout.matrix_shape[2] == math.prod(shape[1:])
+                return shape[2:] if fits else ()
+        return ()
+
+    @property
+    def taps(self) -> int:
+        """How many columns belong to one input channel: the places of :attr:`kernel`."""
+        return math.prod(self.kernel)
 
     @property
     def zero_point(self) -> NDArray[Any]:

@@ -45,7 +45,21 @@ def test_every_public_function_is_in_the_reference() -> None:
     members = re.search(r":members: (.+)", page)
     assert members is not None
     assert set(members[1].split(", ")) == set(api.__all__)
-    assert set(api.__all__) < set(onnxprune.__all__)
+    functions = set(api.__all__)
+    errors = {name for name in onnxprune.__all__ if name.endswith("Error")}
+    assert ".. automodule:: onnxprune.errors" in page
+    assert errors == {name for name in vars(onnxprune.errors) if name.endswith("Error")}
+    others = set(re.findall(r"\.\. auto(?:class|function):: onnxprune\.(\w+)", page))
+    assert functions | errors | others | {"__version__"} == set(onnxprune.__all__)
+
+
+def test_the_tree_of_exceptions_is_drawn_as_it_is() -> None:
+    for text in (onnxprune.__doc__, onnxprune.errors.__doc__):
+        drawn = re.findall(r"^ +[├└]── (\w+)", text or "", re.MULTILINE)
+        assert drawn[0] == "OnnxPruneError"
+        assert set(drawn[1:]) == {e.__name__ for e in onnxprune.OnnxPruneError.__subclasses__()}
+        assert len(drawn) == len(set(drawn))
+    assert onnxprune.OnnxPruneError.__base__ is ValueError
 
 
 def test_public_names_are_functions_and_classes_whatever_was_imported_before() -> None:

@@ -69,19 +69,22 @@ def encode(
     Example: onnxprune encode pruned.onnx -o weights.swb --chunk 1024 --align 64 --decoder bitmask,rice
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    report = api.encode(
-        model,
-        output,
-        encoding=encoding,
-        chunk=chunk,
-        align=align,
-        decoder=[part.strip() for part in decoder.split(",")] if decoder else (),
-        decoder_lanes=decoder_lanes,
-        decoder_width=decoder_width,
-        memory=memory,
-        embeddings=embeddings,
-    )
+    with progress_bars() as progress:
+        report = api.encode(
+            model,
+            output,
+            encoding=encoding,
+            chunk=chunk,
+            align=align,
+            decoder=[part.strip() for part in decoder.split(",")] if decoder else (),
+            decoder_lanes=decoder_lanes,
+            decoder_width=decoder_width,
+            memory=memory,
+            embeddings=embeddings,
+            progress=progress,
+        )
     finish(report, as_json=as_json)
 
 
@@ -95,8 +98,10 @@ def decode(
     Example: onnxprune decode weights.swb -o weights.npz
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    api.decode(blob, output)
+    with progress_bars() as progress:
+        api.decode(blob, output, progress=progress)
 
 
 @app.command()
@@ -205,22 +210,25 @@ def estimate(
     """
     from onnxprune import api
     from onnxprune.points_file import check_points_file, write_points
+    from onnxprune.terminal import progress_bars
 
     if output:
         check_points_file(output)
-    report = api.estimate(
-        source,
-        memory=memory,
-        encoding=encoding,
-        decoder_lanes=_numbers(decoder_lanes, "--decoder-lanes"),
-        decoder_width=decoder_width,
-        chunk=chunk,
-        compute_lanes=compute_lanes,
-        clock_ratio=clock_ratio,
-        buffers=buffers,
-        buffer_bytes=buffer_bytes,
-        embeddings=embeddings,
-    )
+    with progress_bars() as progress:
+        report = api.estimate(
+            source,
+            memory=memory,
+            encoding=encoding,
+            decoder_lanes=_numbers(decoder_lanes, "--decoder-lanes"),
+            decoder_width=decoder_width,
+            chunk=chunk,
+            compute_lanes=compute_lanes,
+            clock_ratio=clock_ratio,
+            buffers=buffers,
+            buffer_bytes=buffer_bytes,
+            embeddings=embeddings,
+            progress=progress,
+        )
     if output:
         write_points(report, output)
     finish(report, as_json=as_json)

@@ -19,7 +19,9 @@ from onnxprune.cli.options import (
     OpTypes,
     Output,
     PatternText,
+    RecipeFile,
     Seed,
+    Settings,
     Threads,
 )
 
@@ -31,8 +33,11 @@ def inspect(model: Model, *, embeddings: Embeddings = False, as_json: AsJson = F
     Example: onnxprune inspect models/lenet5.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    finish(api.inspect(model, embeddings=embeddings), as_json=as_json)
+    with progress_bars() as progress:
+        report = api.inspect(model, embeddings=embeddings, progress=progress)
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -51,6 +56,8 @@ def prune(
         Path | None,
         typer.Option("--plan", help="JSON plan with the sparsity of each weight or node."),
     ] = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
     data: CalibrationData = None,
     method: Annotated[
         MethodName,
@@ -69,7 +76,7 @@ def prune(
             show_default=False,
         ),
     ] = None,
-    pattern: PatternText = "unstructured",
+    pattern: PatternText = None,
     damping: Annotated[
         float,
         typer.Option("--damping", help="Of the Hessian, as a share of its mean diagonal."),
@@ -102,17 +109,20 @@ def prune(
     """
     from onnxprune import api
     from onnxprune.one_shot import OneShot
+    from onnxprune.recipe import load_recipe, read_settings
     from onnxprune.terminal import progress_bars
 
+    given = {"prune.pattern": pattern, "seed": seed}
+    resolved = load_recipe(recipe, given | read_settings(settings or ()))
     options = OneShot(
         method=method.value,
         allocation=None if allocation is None else allocation.value,
-        pattern=pattern,
+        pattern=resolved.prune.pattern,
         damping=damping,
         sequential=sequential,
         bias_correction=bias_correction,
         batch_norm=batch_norm,
-        seed=seed or 0,
+        seed=resolved.seed,
     )
     with progress_bars() as progress:
         report = api.prune(
@@ -122,6 +132,7 @@ def prune(
             plan=plan,
             data=data,
             options=options,
+            recipe=resolved,
             nodes_to_exclude=nodes_to_exclude or (),
             op_types_to_prune=op_types_to_prune,
             embeddings=embeddings,
@@ -181,21 +192,24 @@ def pack(
     Example: onnxprune pack pruned.onnx -o packed.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    report = api.pack(
-        model,
-        output,
-        values=values,
-        positions=positions,
-        runtime=runtime,  # type: ignore[arg-type] # checked there, with the names allowed
-        opset=opset,
-        freeze_inputs=freeze_inputs,
-        large=large,
-        data=data,
-        samples=samples,
-        seed=seed or 0,
-        threads=threads,
-    )
+    with progress_bars() as progress:
+        report = api.pack(
+            model,
+            output,
+            values=values,
+            positions=positions,
+            runtime=runtime,  # type: ignore[arg-type] # checked there, with the names allowed
+            opset=opset,
+            freeze_inputs=freeze_inputs,
+            large=large,
+            data=data,
+            samples=samples,
+            seed=seed or 0,
+            threads=threads,
+            progress=progress,
+        )
     finish(report, as_json=as_json)
 
 
@@ -206,8 +220,11 @@ def unpack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
     Example: onnxprune unpack packed.onnx -o pruned.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    finish(api.unpack(model, output), as_json=as_json)
+    with progress_bars() as progress:
+        report = api.unpack(model, output, progress=progress)
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -230,8 +247,13 @@ def shrink(
     Example: onnxprune shrink pruned.onnx -o small.onnx
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    finish(api.shrink(model, output, data=data, samples=samples, seed=seed or 0), as_json=as_json)
+    with progress_bars() as progress:
+        report = api.shrink(
+            model, output, data=data, samples=samples, seed=seed or 0, progress=progress
+        )
+    finish(report, as_json=as_json)
 
 
 @app.command()
@@ -264,15 +286,18 @@ def verify(
     Example: onnxprune verify pruned.onnx packed.onnx --rtol 0 --atol 0
     """
     from onnxprune import api
+    from onnxprune.terminal import progress_bars
 
-    report = api.verify(
-        reference,
-        candidate,
-        data=data,
-        samples=samples,
-        rtol=rtol,
-        atol=atol,
-        seed=seed or 0,
-        threads=threads,
-    )
+    with progress_bars() as progress:
+        report = api.verify(
+            reference,
+            candidate,
+            data=data,
+            samples=samples,
+            rtol=rtol,
+            atol=atol,
+            seed=seed or 0,
+            threads=threads,
+            progress=progress,
+        )
     finish(report, as_json=as_json)

@@ -62,7 +62,12 @@ CalibrationData = Annotated[
     ),
 ]
 PatternText = Annotated[
-    str, typer.Option("--pattern", help="unstructured, N:M (2:4), RxC (4x1) or channel.")
+    str | None,
+    typer.Option(
+        "--pattern",
+        help="unstructured, N:M (2:4), RxC (4x1) or channel.  \\[default: unstructured]",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")]
 Seed = Annotated[

@@ -27,12 +27,14 @@ from onnxprune.paired import paired_drop
 from onnxprune.plan import load_plan
 from onnxprune.recipe import Recipe
 from onnxprune.report import Quality, Report, TargetReport, describe_model
+from onnxprune.rules import apply_rules
 from onnxprune.runtime import Session
-from onnxprune.selection import select
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import onnx_ir as ir
 
     from onnxprune.data import Dataset, DataSource
     from onnxprune.finetune.bridge import OnnxModule
@@ -78,7 +80,7 @@ def finetune(
         resume: go on from the checkpoint.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
         threads: of torch and onnxruntime.
-        progress: called with the phase, the steps done and the steps there are.
+        progress: called with the phase, its steps done and the steps it has.
 
     Raises:
         OnnxPruneError: when an argument cannot be used, or training diverges.
@@ -88,9 +90,7 @@ def finetune(
     check_parent(target)
     kept_at = Path(checkpoint) if checkpoint else target.with_name(f"{target.name}.checkpoint")
     check_parent(kept_at)
-    if threads:
-        torch.set_num_threads(threads)
-    with _processes() as (rank, ranks):
+    with _torch_threads(threads), _processes() as (rank, ranks):
         return _Run(
             source,
             target,
@@ -132,9 +132,7 @@ class _Run:
         recipe, settings = self.recipe, self.recipe.finetune
         proto = load_proto(self.source)
         loaded = load_model(self.source)
-        collection = select(
-            collect_weights(loaded), recipe.prune.nodes_to_exclude, recipe.prune.op_types_to_prune
-        )
+        collection = _selected(loaded, recipe, prunes=bool(recipe.target or plan))
         session = Session(self.source, threads=self.threads)
         parts = deal(session, data, held_out, validation, recipe)
         module = to_torch(proto, compute=torch.float32).to(self.device)
@@ -290,6 +288,22 @@ class _Run:
         )
 
 
+def _selected(model: ir.Model, recipe: Recipe, *, prunes: bool) -> Collection:
+    """The weights that the recipe does not leave out.
+
+    Raises:
+        RecipeError: where rules say what training does not do.
+    """
+    ruled = apply_rules(collect_weights(model), recipe)
+    if prunes and (ruled.keep or ruled.structured):
+        msg = (
+            "fine-tuning prunes by a target or a plan, not by the sparsity or pattern of rules; give the "
+            "sparsities as a plan (--plan), or prune first and fine-tune without a target"
+        )
+        raise RecipeError(msg)
+    return ruled.collection
+
+
 def _goal(
     recipe: Recipe, plan: str | Path | None, collection: Collection, others: Sequence[Weight]
 ) -> Goal:
@@ -330,6 +344,18 @@ def _device(name: str) -> torch.device:
         msg = f"device '{name}' cannot be used: {reason}; use auto or cpu"
         raise RecipeError(msg) from error
     return device
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """So many threads of torch for a block; afterwards as many as before."""
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -122,6 +122,7 @@ class Trainer:
             msg = "finetune.phases leave nothing to do: all are 0 epochs, or only prune without a target"
             raise RecipeError(msg)
         self._device = next(iter(module.parameters())).device
+        self._dropped = module.mode.generator = torch.Generator(self._device)
         self._scaler = torch.amp.GradScaler(
             self._device.type, enabled=settings.optimizer.precision == "float16"
         )
@@ -170,7 +171,7 @@ class Trainer:
             phase = next(p for p in self._phases if state.step < p.first_step + p.steps)
             self._take_step(phase, state.step)
             state.step += 1
-            self._progress(phase.name, state.step, self.steps)
+            self._progress(phase.name, state.step - phase.first_step, phase.steps)
             if state.step % per_epoch == 0:
                 self._end_epoch(phase, time.perf_counter() - started)
                 started = time.perf_counter()
@@ -191,7 +192,7 @@ class Trainer:
         curve: RateCurve = "cosine" if phase.name == "recover" else "constant"
         for group in optimizer.param_groups:
             group["lr"] = rate_at(curve, settings.optimizer.learning_rate, progress)
-        torch.manual_seed(step)  # for Dropout
+        self._dropped.manual_seed(step)
         loss = self._loss_of(self._batches.batch(step))
         self._watch(loss, step)
         optimizer.zero_grad()

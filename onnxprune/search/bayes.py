@@ -9,6 +9,7 @@ departs from a trend that rises with the level of every weight.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, final
 
@@ -31,6 +32,8 @@ POOL = 2000
 STRIDES = (1.0, 3.0, 8.0, 20.0)
 """Standard deviations, in levels, of the steps away from good candidates."""
 PARENTS = 5
+_FILTERS = threading.Lock()
+"""The filters of warnings belong to the whole process: one search at a time may change them."""
 REFIT = 1.2
 """The process's hyper-parameters are fitted again when there are so many times the trials."""
 
@@ -153,7 +156,7 @@ def _fit(
         n_restarts_optimizer=1,
         random_state=seed,
     )
-    with warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a length scale at its bound is no news for the user
         model.fit(units, target - _features(units) @ trend)
     return model, trend

@@ -41,7 +41,8 @@ class Found:
     """What a search found.
 
     Attributes:
-        plan: the cheapest one that keeps the limit on the search part; dense when none does.
+        plan: the cheapest one that keeps the limit on the search part; when none does, the densest that
+            the recipe's rules allow.
         kept: whether any trial kept the limit.
         trials: all of them.
         report: for the report.
@@ -86,7 +87,7 @@ def find_plan(
     )
     best = problem.best(trials)
     elements = {weight.name: weight.elements for weight in study.collection.weights}
-    plan = Plan(space.keep(best.levels) if best else elements, elements)
+    plan = Plan(space.keep(best.levels if best else (0,) * space.dimensions), elements)
     splits = SplitSizes(len(study.calibration), len(study.search), len(study.held_out))
     report = SearchReport(
         controller=recipe.search.controller,
@@ -104,21 +105,21 @@ def find_plan(
 def _space(study: Study, recipe: Recipe, unit: Unit) -> Space:
     weights = study.collection.weights
     if unit == "elements":
-        return elements_space(weights)
+        return elements_space(study.ruled)
     encoding = recipe.encode.encoding
     if unit == "blob_bytes":
         return measured_space(
-            weights, lambda weight, array: hardware.encoded_bytes(weight, array, encoding), 0.0
+            study.ruled, lambda weight, array: hardware.encoded_bytes(weight, array, encoding), 0.0
         )
     if unit == "cycles":
         memory = find_memory(recipe.estimate.memory)
         return measured_space(
-            weights,
+            study.ruled,
             lambda w, array: hardware.cycles_of(hardware.encoded_bytes(w, array, encoding), memory),
             0.0,
         )
     rest = study.path.stat().st_size - sum(weight.array().nbytes for weight in weights)
-    return measured_space(weights, _packed_cost, float(rest + MODEL_BYTES))
+    return measured_space(study.ruled, _packed_cost, float(rest + MODEL_BYTES))
 
 
 def _packed_cost(weight: Weight, array: NDArray[Any]) -> float:

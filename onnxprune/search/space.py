@@ -41,7 +41,8 @@ class Space:
 
     Attributes:
         names: of the weights.
-        keeps: by weight, how many elements each level keeps; level 0 keeps all.
+        keeps: by weight, how many elements each level keeps; level 0 keeps all, or all that a rule
+            of the recipe allows.
         costs: by weight, what each level costs (in the unit of the measure); falls with the level.
         base_cost: what the model costs beside its weights.
     """
@@ -84,7 +85,7 @@ class Space:
     def nearest(self, keep: dict[str, int]) -> Levels:
         """The candidate nearest to an allocation (by density ratio)."""
         return tuple(
-            int(np.abs(np.log(np.array(keeps)) - np.log(max(1, keep[name]))).argmin())
+            int(np.abs(np.log(np.maximum(1, keeps)) - np.log(max(1, keep[name]))).argmin())
             for name, keeps in zip(self.names, self.keeps, strict=True)
         )
 

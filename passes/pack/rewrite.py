@@ -26,7 +26,7 @@ from passes.store import constants_of
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -90,6 +90,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
         freeze_inputs: pack also what the caller could give another value for when the model runs;
             it is then no input any more.
         fold_limit_bytes: weights above it stay dense.
+        progress: told of constants looked at and in all, graph by graph.
     """
 
     positions: str = AUTO
@@ -98,6 +99,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
     cumsum: bool = True
     freeze_inputs: bool = False
     fold_limit_bytes: int = FOLD_LIMIT_BYTES
+    progress: Callable[[int, int], None] = field(default=lambda *_: None, repr=False)
 
     def requires(self, model: ir.Model) -> None:
         """The opset broadcasts as it does today, and the form of values is one that there is."""
@@ -167,10 +169,11 @@ class PackWeightsPass(ir.passes.InPlacePass):
         builder = Builder(graph, scope.opset, names, cumsum, scope.in_function)
         order = {name: place for place, name in enumerate(graph.initializers)}
         constants = self._constants(model, graph)
-        items = [
-            self._item(name, value, builder.opset, layouts.get(id(value)))
-            for name, value in constants.items()
-        ]
+        items = []
+        for number, (name, value) in enumerate(constants.items()):
+            self.progress(number, len(constants))
+            items.append(self._item(name, value, builder.opset, layouts.get(id(value))))
+        self.progress(len(constants), len(constants))
         rebuilt: dict[str, ir.Value] = {}
         costs = {code: self._chain_bytes(code, builder) for code in self._codes(scope.opset)}
         alone = []

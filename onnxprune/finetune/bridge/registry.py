@@ -34,12 +34,14 @@ class Mode:
         batch_norm: BatchNormalization uses the batch's statistics and updates the running ones.
         compute: floats narrower than this are computed in it; None computes each as it is.
         straight_through: quantized values stay floats (whole numbers) that carry gradients.
+        generator: of what Dropout drops; torch's own, which the whole process shares, when None.
     """
 
     dropout: bool = False
     batch_norm: bool = False
     compute: torch.dtype | None = None
     straight_through: bool = False
+    generator: torch.Generator | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -233,8 +233,11 @@ from onnxprune.finetune.run import finetune
 from onnxprune.recipe import load_recipe
 from pathlib import Path
 model, data, out, path, at = sys.argv[1:]
+steps = 0
 def progress(phase, done, total):
-    if done == int(at):
+    global steps
+    steps += 1
+    if steps == int(at):
         os.kill(os.getpid(), signal.SIGKILL)
 finetune(model, data, out, load_recipe(Path(path), {}), progress=progress)
 """

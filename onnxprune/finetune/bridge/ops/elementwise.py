@@ -149,6 +149,7 @@ def _dropout(
     if node.mode.dropout or (training is not None and bool(training)):
         if not share:
             return x, torch.ones_like(x, dtype=torch.bool)
-        mask = torch.rand_like(x, dtype=torch.float32) >= share
+        noise = torch.rand(x.shape, generator=node.mode.generator, device=x.device)
+        mask = noise >= share
         return x * mask / (1 - share), mask
     return x, torch.ones_like(x, dtype=torch.bool)

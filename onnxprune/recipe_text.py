@@ -1,0 +1,122 @@
+"""The text of recipes: YAML as people write it, fields by dotted name, and what is wrong, said by field."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+import yaml
+
+from onnxprune.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import BaseModel, ValidationError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: in 1.1, ``2:4`` is the number 124 in base 60, and ``1e-3`` is a text."""
+
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    ),
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(
+        _tag, re.compile(rf"^(?:{_pattern.pattern})$"), list("-+.0123456789")
+    )
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML text.
+
+    Raises:
+        yaml.YAMLError, RecursionError: when it is none.
+    """
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - the loader is a SafeLoader
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The fields of a YAML file.
+
+    Raises:
+        RecipeError: when it cannot be read or is no mapping.
+    """
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"cannot read recipe '{path}': {error}"
+        raise RecipeError(msg) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"recipe '{path}' is not valid YAML: {reason}"
+        raise RecipeError(msg) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        msg = f"recipe '{path}' must be a mapping of fields, found {type(content).__name__}"
+        raise RecipeError(msg)
+    return content
+
+
+def put(fields: dict[str, Any], dotted: str, value: Any, label: str) -> None:
+    """Set the field of a dotted name, ``search.trials`` or ``rules.0.sparsity``.
+
+    Raises:
+        RecipeError: where the name leads through what is no section, or past the end of a list.
+    """
+    *sections, last = dotted.split(".")
+    place: Any = fields
+    for section in sections:
+        if isinstance(place, list):
+            place = place[_index(place, section, dotted, label)]
+        else:
+            place = place.setdefault(section, {})
+        if not isinstance(place, (dict, list)):
+            msg = f"{label}: {section} must be a mapping of fields, found {place!r}"
+            raise RecipeError(msg)
+    if isinstance(place, list):
+        place[_index(place, last, dotted, label)] = value
+    else:
+        place[last] = value
+
+
+def complaint(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first thing that is wrong: where, what, and what was found."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "it"
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1], model)
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        return f"{where}: there is no such field; {hint}"
+    reason = first["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+    return f"{where}: {reason[:1].lower()}{reason[1:]}{found}"
+
+
+def _index(items: list[Any], text: str, dotted: str, label: str) -> int:
+    if not text.isdecimal() or int(text) >= len(items):
+        count = f"0 to {len(items) - 1}" if items else "none"
+        msg = f"{label}: {dotted}: '{text}' is no place in the list; it has {count}"
+        raise RecipeError(msg)
+    return int(text)
+
+
+def _fields_at(location: tuple[int | str, ...], model: Any) -> list[str]:
+    for part in location:
+        if isinstance(part, str) and hasattr(model, "model_fields"):
+            model = model.model_fields[part].annotation
+        elif get_origin(model) in {tuple, list, types.UnionType}:
+            model = get_args(model)[0]
+    return list(getattr(model, "model_fields", {}))
