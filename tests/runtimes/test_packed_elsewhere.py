@@ -129,11 +129,38 @@ def test_reference_evaluator(name: str, options, shared_models: Path, tmp_path: 
     ],
 )
 def test_onnxruntime_web_under_node(name: str, shared_models: Path, tmp_path: Path) -> None:
+    dense, packed = prepare(shared_models / name, tmp_path)
+    assert_same_on_the_web(dense, packed, tmp_path)
+
+
+def test_large_weights_on_the_web(tmp_path: Path) -> None:
+    """They are rebuilt by operators that small ones do not use: BitShift, MatMulInteger, MaxUnpool."""
+    dense, packed = tmp_path / "dense.onnx", tmp_path / "packed.onnx"
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((1200, 1000)).astype(np.float32)
+    weight[rng.random(weight.shape) < 0.9] = 0
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1200])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1000])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    dense.write_bytes(model.SerializeToString())
+    packing = load_model(dense)
+    PackWeightsPass()(packing)
+    assert "MaxUnpool" in {node.op_type for node in packing.graph}
+    save_model(packing, packed)
+    assert_same_on_the_web(dense, packed, tmp_path)
+
+
+def assert_same_on_the_web(dense: Path, packed: Path, tmp_path: Path) -> None:
     if not (HERE / "node_modules" / "onnxruntime-web").is_dir():
         if "node" in os.environ.get("ONNXPRUNE_REQUIRE", "").split():
             pytest.fail("onnxruntime-web is not installed: npm install --prefix tests/runtimes")
         pytest.skip("onnxruntime-web is not installed: npm install --prefix tests/runtimes")
-    dense, packed = prepare(shared_models / name, tmp_path)
     feeds = feeds_for(dense)
     listed = []
     for number, (key, array) in enumerate(feeds.items()):
