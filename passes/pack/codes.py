@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -41,6 +42,15 @@ class Positions:
     def gaps(self) -> NDArray[np.int64]:
         """Elements that are not stored before each position."""
         return np.diff(self.at, prepend=-1) - 1
+
+    @cached_property
+    def gap_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each gap that occurs, and how often: all that costs depend on."""
+        gaps = self.gaps
+        if gaps.max() < gaps.size:
+            counts = np.bincount(gaps)
+            return np.flatnonzero(counts), counts[counts > 0]
+        return np.unique(gaps, return_counts=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +130,10 @@ class Delta(PositionCode):
 
     def cost(self, positions: Positions) -> Cost:
         """Values and fillers take a step each."""
-        fillers = int(self._fillers(positions).sum())
+        gaps, counts = positions.gap_counts
+        first = int(positions.at[0])  # its step is a gap, all others are one more
+        fillers = int((gaps // self._widest * counts).sum())
+        fillers += max(first - 1, 0) // self._widest - first // self._widest
         return Cost((positions.at.size + fillers) * self.bits, fillers)
 
     def encode(self, positions: Positions) -> Coded:
@@ -188,7 +201,8 @@ class Rice(PositionCode):
 
     def cost(self, positions: Positions) -> Cost:
         """A low field and a one for each value, and a zero for each 2^low elements skipped."""
-        zeros = int((positions.gaps >> self.low).sum())
+        gaps, counts = positions.gap_counts
+        zeros = int(((gaps >> self.low) * counts).sum())
         return Cost(positions.at.size * (self.low + 1) + zeros, 0)
 
     def encode(self, positions: Positions) -> Coded:

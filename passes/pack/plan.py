@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwmodel.bits import width_of
+from hwmodel.entropy import entropy_bound_bits
 from passes.pack.codes import (
     ALL_CODES,
     QUICK_CODES,
@@ -147,6 +148,9 @@ def make_item(
     if prepared.scale is not None:
         extra_bits = prepared.scale.nbytes * 8
     costs = {}
+    least = entropy_bound_bits(positions.elements, stored.size, value_bits)
+    if least + extra_bits >= positions.elements * value_bits:
+        codes = ()  # it is dense: nothing makes it smaller
     for code in codes:
         if isinstance(code, Groups) and not code.fits(positions):
             continue
