@@ -237,7 +237,9 @@ def exceeds(tensor: ir.TensorProtocol, limit_bytes: int) -> bool:
 
 def _in_best_order(item: Item, layout: Layout | None, codes: list[PositionCode]) -> Item:
     """The item with its elements by rows, where a pattern shows in that order and pays."""
-    if layout is None or item.prepared.codebook is not None or not item.costs:
+    if layout is None or item.prepared.codebook is not None:
+        return item
+    if not (item.array == item.fill).any():  # it is dense
         return item
     found = [item]
     if rows := by_rows(item.prepared, layout):
