@@ -1,12 +1,12 @@
 """Exact shrinking: parameters, multiply-adds and latency before and after, in one run.
 
     python benchmarks/shrink.py [--models ../shared/models models] [--sparsity 0.5 0.7]
-    python benchmarks/shrink.py --dense models/lenet5.onnx --tuned tuned.onnx
+    python benchmarks/shrink.py --tuned models/lenet5.onnx tuned.onnx
 
 Whole output channels of each weight are pruned, those of least L2 norm first, which is the mask of a
 channel pattern; the last layer of a model keeps its outputs, whose bias alone would be left. Then the
-pruned model is shrunk and both are timed in turn on one thread. ``--dense`` and ``--tuned`` compare
-a model that training made sparse, shrunk, with the dense original. ``error`` is the largest
+pruned model is shrunk and both are timed in turn on one thread. ``--tuned`` compares a model that
+training made sparse, shrunk, with the dense original; those that the repository ships come first. ``error`` is the largest
 difference of an output over its largest magnitude. The JSON is written row by row: a run that was
 stopped goes on where it was, unless ``--fresh`` is given.
 """
@@ -27,6 +27,12 @@ from passes.apply import ApplyMasksPass
 from passes.shrink import ShrinkPass, size_of
 from passes.weights import collect_weights
 
+SHIPPED = [
+    (Path(f"models/{name}.onnx"), Path(f"models/{name}.l_half.onnx"))
+    for name in ("lenet300", "lenet5")
+]
+"""Models that fine-tuning with L-half made sparse, and their dense originals."""
+
 
 def prune_channels(model: ir.Model, sparsity: float) -> None:
     """Zero the output channels of least norm of every weight but the last."""
@@ -45,7 +51,7 @@ def row_of(name: str, sparsity: float, reference: ir.Model, pruned: ir.Model) ->
     """Shrink a pruned model and compare it with a reference, of the same outputs or the original."""
     before, content = size_of(reference), model_bytes(reference)
     start = time.process_time()
-    ShrinkPass()(pruned)
+    ShrinkPass(multiple=4)(pruned)  # as the command does
     seconds = time.process_time() - start
     after = size_of(pruned)
     return {
@@ -58,6 +64,21 @@ def row_of(name: str, sparsity: float, reference: ir.Model, pruned: ir.Model) ->
         "shrink_s": round(seconds, 3),
         **run_in_turn(content, model_bytes(pruned), 0.5),
     }
+
+
+def from_training(dense: ir.Model, tuned: ir.Model) -> tuple[float, ir.Model, ir.Model]:
+    """The sparsity of a model that training made sparse, its dense original, and itself."""
+    weights = collect_weights(tuned)
+    share = 1 - sum(w.nonzeros() for w in weights.weights) / max(1, weights.elements)
+    return round(share, 4), dense, tuned
+
+
+def show(kept: Rows, name: str, sparsity: float, before: ir.Model, pruned: ir.Model) -> None:
+    """Print a row, measured unless it was kept from an earlier run."""
+    row = kept.find(name, sparsity)
+    if row is None:
+        kept.add(row := row_of(name, sparsity, before, pruned))
+    print(line(row), flush=True)
 
 
 def line(row: dict[str, object]) -> str:
@@ -97,8 +118,7 @@ def main() -> None:
     folders = [Path("../shared/models"), Path("models")]
     parser.add_argument("--models", nargs="*", type=Path, default=folders)
     parser.add_argument("--sparsity", nargs="*", type=float, default=[0.5, 0.7])
-    parser.add_argument("--dense", type=Path)
-    parser.add_argument("--tuned", type=Path)
+    parser.add_argument("--tuned", nargs=2, type=Path, action="append", default=[])
     parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/shrink.json"))
     arguments = parser.parse_args()
@@ -106,25 +126,15 @@ def main() -> None:
     print(
         f"{'model':32} {'spars.':>5} {'parameters':>29} {'multiply-adds':>28} latency ms, one thread"
     )
-    if arguments.dense and arguments.tuned:
-        dense, tuned = load_model(arguments.dense), load_model(arguments.tuned)
-        weights = collect_weights(tuned)
-        share = 1 - sum(w.nonzeros() for w in weights.weights) / max(1, weights.elements)
-        row = row_of(arguments.tuned.name, round(share, 4), dense, tuned)
-        kept.add(row)
-        print(line(row))
-    else:
-        for path in model_files(arguments.models, 0):
-            for sparsity in arguments.sparsity:
-                row = kept.find(path.name, sparsity)
-                if row is None:
-                    model = load_model(path)
-                    if not collect_weights(model).weights:
-                        continue
-                    prune_channels(model, sparsity)
-                    again = ir.from_proto(ir.to_proto(model))
-                    kept.add(row := row_of(path.name, sparsity, model, again))
-                print(line(row), flush=True)
+    for dense, tuned in [*SHIPPED, *arguments.tuned]:
+        if tuned.exists():
+            show(kept, tuned.name, *from_training(load_model(dense), load_model(tuned)))
+    for path in model_files(arguments.models, 0):
+        for sparsity in arguments.sparsity:
+            model = load_model(path)
+            if collect_weights(model).weights:
+                prune_channels(model, sparsity)
+                show(kept, path.name, sparsity, model, ir.from_proto(ir.to_proto(model)))
     kept.write(told := summary(kept.rows))
     print("\n" + ", ".join(f"{key} {value}" for key, value in told.items()))
     print(f"all figures in {arguments.json}")

@@ -138,8 +138,12 @@ class Rows:
 
 
 def model_files(paths: list[Path], min_bytes: int) -> list[Path]:
-    """The models named, and those in the folders named, of at least so many bytes."""
-    found = [
-        p for path in paths for p in ([path] if path.is_file() else sorted(path.glob("*.onnx")))
+    """The models named, and those in the folders named, of at least so many bytes and not packed."""
+    found: list[Path] = []
+    for path in paths:
+        found += [path] if path.is_file() else sorted(path.glob("*.onnx"))
+    return [
+        path
+        for path in found
+        if path.stat().st_size >= min_bytes and not path.name.endswith(".packed.onnx")
     ]
-    return [path for path in found if path.stat().st_size >= min_bytes]

@@ -60,6 +60,8 @@ class Groups(PositionCode):
         """Whether no group holds more than it may."""
         if positions.elements % self.size:
             return False
+        if positions.at.size * self.size > positions.elements * self.keep:
+            return False
         return bool(np.bincount(positions.at // self.size).max() <= self.keep)
 
     def cost(self, positions: Positions) -> Cost:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwmodel.bits import width_of
-from hwmodel.entropy import entropy_bound_bits
 from passes.pack.codes import (
     ALL_CODES,
     QUICK_CODES,
@@ -41,6 +40,9 @@ MODEL_ELEMENTS = 1 << 23
 
 STREAM_ELEMENTS = 1 << 22
 """Small weights share streams of at most so many elements."""
+
+DENSE_SHARE = 0.01
+"""A weight with fewer zeros stays dense: it would lose a hundredth of its bytes at most."""
 
 AUTO = "auto"
 
@@ -148,10 +150,7 @@ def make_item(
     if prepared.scale is not None:
         extra_bits = prepared.scale.nbytes * 8
     costs = {}
-    least = entropy_bound_bits(positions.elements, stored.size, value_bits)
-    if least + extra_bits >= positions.elements * value_bits:
-        codes = ()  # it is dense: nothing makes it smaller
-    for code in codes:
+    for code in () if is_dense(array, fill.view(array.dtype)) else codes:
         if isinstance(code, Groups) and not code.fits(positions):
             continue
         if isinstance(code, Blocks) != (unit > 1):
@@ -160,6 +159,11 @@ def make_item(
         costs[code] = cost.bits + (stored.size + cost.fillers) * value_bits + extra_bits
     steps = steps or (("reshape", array.shape),)
     return Item(name, prepared, dtype, fill.view(array.dtype), steps, unit, costs)
+
+
+def is_dense(array: NDArray[Any], fill: NDArray[Any]) -> bool:
+    """Whether so few elements hold the fill that looking for a code is a waste of time."""
+    return int(np.count_nonzero(array == fill)) < DENSE_SHARE * array.size
 
 
 def codes_for(opset: int, kind: str = AUTO, *, quick: bool = False) -> tuple[PositionCode, ...]:

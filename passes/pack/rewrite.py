@@ -18,7 +18,7 @@ from passes.pack.nested_codes import Nested
 from passes.pack.outline import outline
 from passes.pack.pattern_codes import Blocks, Groups
 from passes.pack.patterns import by_blocks, by_rows
-from passes.pack.plan import AUTO, codes_for, make_item, plan_streams
+from passes.pack.plan import AUTO, codes_for, is_dense, make_item, plan_streams
 from passes.pack.scopes import scopes
 from passes.pack.values import KEEP, Prepared, parse_values, prepare
 from passes.pack.write import chain_bytes, write_stream
@@ -239,7 +239,7 @@ def _in_best_order(item: Item, layout: Layout | None, codes: list[PositionCode])
     """The item with its elements by rows, where a pattern shows in that order and pays."""
     if layout is None or item.prepared.codebook is not None:
         return item
-    if not (item.array == item.fill).any():  # it is dense
+    if is_dense(item.array, item.fill):
         return item
     found = [item]
     if rows := by_rows(item.prepared, layout):
