@@ -1,6 +1,6 @@
 """Every real model beside the repository: found, pruned, run, kept, packed and encoded.
 
-    python benchmarks/any_model.py [--models ../shared/models] [--sparsity 0.8] [--json OUT]
+    python benchmarks/any_model.py [--models ../shared/models] [--sparsity 0.8]
 
 Columns, model by model:
 
@@ -22,7 +22,6 @@ Models that stock onnxruntime cannot run must still be read, reported on, pruned
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import re
 import tempfile
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import record
 from weight_bytes import LISTED, weight_bytes
 
 from onnxprune import api
@@ -189,8 +189,27 @@ def main() -> None:
             rows[name] = check(path, arguments.sparsity, shares.get(name, 0.0), Path(folder))
         show(name, rows[name])
     good = summary(rows)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"models": rows, "passed": good}, indent=2) + "\n")
+    shown = [{"model": name, **row} for name, row in rows.items()]
+    tables = [
+        record.table(
+            f"Every real model, pruned to {arguments.sparsity:.0%} by magnitude",
+            shown,
+            {
+                "model": "{}",
+                "bytes": "{:,}",
+                "found": "{:.1%}",
+                "sparsity": "pruned|{:.1%}",
+                "exact": "{}",
+                "runs": "{}",
+                "kept": "{}",
+                "packed": "packed / model|{:.1%}",
+                "packed_equal": "packed equal|{}",
+                "blob": "blob / weights|{:.1%}",
+            },
+            "What the columns mean stands at the top of the script.",
+        )
+    ]
+    record.write(__file__, tables, {"models": rows, "passed": good}, arguments.json)
     raise SystemExit(0 if good else 1)
 
 

@@ -10,7 +10,6 @@ the machine does hits all of them; the ratio of medians is what counts.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import record
 import torch
 from torch import nn
 from torch.nn import functional
@@ -27,7 +27,6 @@ from onnxprune.finetune.bridge import to_torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RESULTS = Path(__file__).parent / "results" / "bridge_speed.json"
 LIMIT = 1.3
 
 
@@ -145,6 +144,26 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def tables(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The figures as they are shown."""
+    rows = [
+        {
+            "network": result["model"],
+            "on": f"{result['device']}, {result['threads']} thread, batches of {result['batch']}",
+            "module": key,
+            "median_ms": value,
+            "of_medians": result["ratio_of_medians"][key],
+            "of_minima": result["ratio_of_minima"][key],
+        }
+        for result in results
+        for key, value in result["median_ms"].items()
+    ]
+    forms = {"network": "{}", "on": "{}", "module": "{}", "median_ms": "median ms|{:.1f}"}
+    forms |= {"of_medians": "/ native|{:.3f}", "of_minima": "/ native, least times|{:.3f}"}
+    note = f"The bridge may take at most {LIMIT} of native."
+    return [record.table("Forward and backward", rows, forms, note)]
+
+
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -162,8 +181,7 @@ def main() -> None:
             ratio, least = result["ratio_of_medians"][key], result["ratio_of_minima"][key]
             print(f"{result['model']:10} {key:18} {value:9.2f} {ratio:9.3f} {least:10.3f}")
     print(f"limit for the bridge: {LIMIT} of native")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    record.write(__file__, tables(results), results)
 
 
 if __name__ == "__main__":

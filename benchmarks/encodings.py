@@ -1,6 +1,6 @@
 """Sizes and speeds of all encodings, beside the peers and the limits, on the same tensors in one run.
 
-    python benchmarks/encodings.py [--json encodings.json] [--models ../shared/models]
+    python benchmarks/encodings.py [--models ../shared/models]
 
 Three tables. Bits a weight of an int8 layer (256x3x3x256, Gaussian, pruned by magnitude): entropy of
 the symbols, Vela's mlw_codec, zstd -19, CSR as scipy holds it, ONNX's sparse tensors, and ours, whole
@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import record
 import scipy.sparse
 import zstandard
 from ethosu import mlw_codec
@@ -212,6 +212,31 @@ def print_speeds(rows: list[dict[str, Any]]) -> None:
         )
 
 
+def tables(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as they are shown."""
+    made = []
+    if sizes := result.get("sizes"):
+        names = [name for name in sizes[0] if name != "sparsity"]
+        lines = [
+            {"form": name} | {f"{row['sparsity']:.0%}": row[name] for row in sizes}
+            for name in names
+        ]
+        forms = {"form": "{}"} | {f"{row['sparsity']:.0%}": "{:.4f}" for row in sizes}
+        made.append(record.table("Bits a weight, int8, by sparsity", lines, forms))
+    if models := result.get("models"):
+        forms = {"model": "{}", "dtype": "{}", "weights": "{}", "bound_bytes": "{:,}"}
+        forms |= {"encoded_over_bound": "encoded|{:+.2%}", "blob_over_bound": "file|{:+.2%}"}
+        title = "Bytes over the entropy bound, real models at 90 %"
+        made.append(record.table(title, models, forms))
+    if speeds := result.get("speeds"):
+        forms = {"dtype": "{}", "sparsity": "{:.0%}", "encoding": "{}", "chunk": "{}"}
+        forms |= {"encode_MBps": "{:.0f}", "encode_to_zstd": "{:.2f}"}
+        forms |= {"decode_MBps": "{:.0f}", "decode_to_zstd": "{:.2f}", "size_ms": "{:.2f}"}
+        title = "Speed in MB of dense bytes a second, and as multiples of zstd -3"
+        made.append(record.table(title, speeds, forms))
+    return made
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -238,8 +263,7 @@ def main() -> None:
             for row in speeds(sparsity, dtype, list(encoding_names()))
         ]
         print_speeds(result["speeds"])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    record.write(__file__, tables(result), result, arguments.json)
 
 
 if __name__ == "__main__":

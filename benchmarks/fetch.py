@@ -1,6 +1,6 @@
 """Fetch cycles of the event model against cycle-accurate simulators, row by row, and its speed.
 
-    python benchmarks/fetch.py [../shared/cycles.tsv] [--json fetch.json] [--summary]
+    python benchmarks/fetch.py [../shared/cycles.tsv] [--summary]
 
 The table of the simulators' cycles (DRAMsim3, Ramulator 2.1) says for each row what was read from
 which memory. Beside the event model stand, on the same rows, the closed form where it is meant for
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import random
 import statistics
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import record
 
 from hwmodel.closed_form import covers, stream_clocks
 from hwmodel.dram.specification import Dram
@@ -201,6 +202,28 @@ def summarise(results: list[dict[str, object]]) -> list[dict[str, object]]:
     return summary
 
 
+def tables(summary: list[dict[str, object]], speeds: dict[str, float]) -> list[dict[str, object]]:
+    """The figures as they are shown."""
+    forms = {"bounds": "bound|{}", "rows": "{}", "exact": "{}"}
+    forms |= {"mean_error_percent": "mean error|{:.3f} %", "worst_error_percent": "worst|{:.3f} %"}
+    forms |= {
+        "mean_bound_percent": "mean allowed|{} %",
+        "worst_bound_percent": "worst allowed|{} %",
+    }
+    forms |= {"peak_mean_error_percent": "bytes over peak bandwidth, mean|{:.1f} %"}
+    forms |= {"peak_worst_error_percent": "worst of that|{:.1f} %"}
+    rates = [{"memory": name, "bursts": rate} for name, rate in speeds.items()]
+    return [
+        record.table("Cycles against DRAMsim3 and Ramulator 2.1", summary, forms),
+        record.table(
+            "Speed of the event model, one core",
+            rates,
+            {"memory": "{}", "bursts": "bursts a second|{:,.0f}"},
+            f"At least {SPEED_BOUND:,} are asked for.",
+        ),
+    ]
+
+
 def main() -> int:
     """Run; 1 when a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -228,9 +251,8 @@ def main() -> int:
     print(f"\n{'memory':24}{'bursts/s':>12}   (at least {SPEED_BOUND:,})")
     for name, rate in speeds.items():
         print(f"{name:24}{rate:>12,.0f}")
-    if arguments.json:
-        report = {"rows": results, "summary": summary, "bursts_per_second": speeds}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report = {"rows": results, "summary": summary, "bursts_per_second": speeds}
+    record.write(__file__, tables(summary, speeds), report, arguments.json)
     met = all(one["met"] and one["requests_equal"] for one in summary)
     return 0 if met and min(speeds.values()) >= SPEED_BOUND else 1
 

@@ -19,13 +19,13 @@ several calls; a run that was interrupted goes on from its checkpoint.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import torch
 
 from onnxprune import api
@@ -33,11 +33,14 @@ from onnxprune.finetune.penalty import make_penalty
 from onnxprune.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "l_half.json"
-TABLE = ROOT / "docs" / "results.md"
-BEGIN, END = "<!-- l_half: begin -->", "<!-- l_half: end -->"
 SET_APART, SET_APART_SEED = 4000, 0
 TYPICAL = 0.05
+NOTE = (
+    "Weights counted without biases. LeNets: accuracy on the whole MNIST test set, epochs chosen on 4,000 "
+    "training images that the dense models never saw; rates published for L½ (Chang and Sha 2019): 66 x and "
+    "322 x. All penalties had the same passes over the data; only L½'s strength was tuned, L1 and L2 pull a "
+    "weight of 0.05 as hard."
+)
 NAMES = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "resnet20": "ResNet-20"}
 
 
@@ -152,49 +155,36 @@ def ship(model: str, target: str, work: Path) -> None:
     api.encode(out, out.with_suffix(".swb"))
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """The results as a table, a line for each model, target and penalty."""
-    lines = [
-        "| model | target | penalty | seeds | dense | compressed | drop, points | CPU seconds a run |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+def table(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """A line for each model, target and penalty, over its seeds."""
+    rows = []
     keys = dict.fromkeys((r["model"], r["target"], r["penalty"]) for r in results)
     for model, target, penalty in sorted(
         keys, key=lambda k: (k[0], float(k[1][:-1]), k[2] != "l_half", k[2])
     ):
-        rows = [
+        found = [
             r
             for r in results
             if (r["model"], r["target"], r["penalty"]) == (model, target, penalty)
         ]
-        after = np.array([r["compressed"] for r in rows]) * 100
-        drop = np.array([r["drop"] for r in rows]) * 100
-        spread = f" ({after.min():.2f} to {after.max():.2f})" if len(rows) > 1 else ""
-        lines.append(
-            f"| {NAMES[model]} | {min(r['rate'] for r in rows):.1f} x | {penalty} | {len(rows)} | "
-            f"{rows[0]['dense']:.2%} | {after.mean():.2f}%{spread} | {drop.mean():.2f} | "
-            f"{np.mean([r['cpu_s'] for r in rows]):.0f} |"
+        after = np.array([r["compressed"] for r in found]) * 100
+        spread = f" ({after.min():.2f} to {after.max():.2f})" if len(found) > 1 else ""
+        rows.append(
+            {
+                "model": NAMES[model],
+                "target": min(r["rate"] for r in found),
+                "penalty": penalty,
+                "seeds": len(found),
+                "dense": found[0]["dense"],
+                "compressed": f"{after.mean():.2f} %{spread}",
+                "drop": float(np.mean([r["drop"] for r in found])) * 100,
+                "cpu": float(np.mean([r["cpu_s"] for r in found])),
+            }
         )
-    return "\n".join(lines)
-
-
-def write_table(results: list[dict[str, Any]]) -> None:
-    """Put the table into ``docs/results.md``, between its marks; the rest of the page stays."""
-    text = (
-        f"{BEGIN}\n\n## Fine-tuning with the L½ penalty\n\n"
-        "Weights counted without biases. LeNets: accuracy on the whole MNIST test set, epochs chosen on\n"
-        "4,000 training images that the dense models never saw; rates published for L½ (Chang and Sha\n"
-        "2019): 66 x and 322 x. All penalties had the same passes over the data; only L½'s strength was\n"
-        "tuned, L1 and L2 pull a weight of 0.05 as hard. Written by `benchmarks/l_half.py`.\n\n"
-        f"{table(results)}\n\n{END}\n"
-    )
-    page = TABLE.read_text(encoding="utf-8") if TABLE.exists() else "# Results\n\n"
-    if BEGIN in page and END in page:
-        head, rest = page.split(BEGIN, 1)
-        page = head + text + rest.split(END, 1)[1].removeprefix("\n")
-    else:
-        page = page.rstrip("\n") + "\n\n" + text
-    TABLE.write_text(page, encoding="utf-8")
+    forms = {"model": "{}", "target": "{:.1f} x", "penalty": "{}", "seeds": "{}"}
+    forms |= {"dense": "{:.2%}", "compressed": "{}", "drop": "points lost|{:.2f}"}
+    forms |= {"cpu": "CPU seconds a run|{:.0f}"}
+    return record.table("Accuracy at the rates published for L½", rows, forms, NOTE)
 
 
 def main() -> None:
@@ -212,7 +202,7 @@ def main() -> None:
     options = parser.parse_args()
 
     options.work.mkdir(parents=True, exist_ok=True)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    results: list[dict[str, Any]] = record.read(__file__) or []
     if not options.table_only:
         if options.data is None:
             parser.error("--data is needed to train")
@@ -236,14 +226,12 @@ def main() -> None:
             file = options.resnet20 if model == "resnet20" else ROOT / "models" / f"{model}.onnx"
             result = run(model, file, penalty, seed, target, options.work)
             # Another process may have added its own meanwhile.
-            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-            results.append(result)
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            results = [*(record.read(__file__) or []), result]
+            record.write(__file__, [table(results)], results)
             if options.ship and penalty == "l_half" and seed == 0:
                 ship(model, str(named), options.work)
-    print(table(results))
-    write_table(results)
+    for line in table(results)["rows"]:
+        print("  ".join(line))
 
 
 if __name__ == "__main__":

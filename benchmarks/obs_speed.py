@@ -1,6 +1,6 @@
 """The block method on a wide layer, as a multiple of the bare linear algebra that it cannot do without.
 
-    python benchmarks/obs_speed.py [--size 4096] [--samples 65536] [-o obs_speed.json]
+    python benchmarks/obs_speed.py [--size 4096] [--samples 65536]
 
 Bare: the Gram product of float32 samples (by chunks, in float64 sums, as calibration does it), one
 Cholesky factor and one inverse in float64. Ours: the same Gram product, and all of `sparsegpt` at half the
@@ -10,11 +10,11 @@ weights. One thread, one run; samples are made chunk by chunk outside the clock.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
+import record
 from scipy import linalg
 from threadpoolctl import threadpool_limits
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--samples", type=int, default=128 * 512)
-    parser.add_argument("-o", "--output", type=Path, default=Path("obs_speed.json"))
+    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     threadpool_limits(1)
     size, rng = arguments.size, np.random.default_rng(0)
@@ -65,7 +65,10 @@ def main() -> None:
     }
     for name, value in result.items():
         print(f"{name:20} {value}")
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    forms = {"size": "{}", "samples": "{:,}", "bare_seconds": "bare, s|{}"}
+    forms |= {"sparsegpt_seconds": "sweep, s|{}", "ours_over_bare": "ours / bare|{}"}
+    tables = [record.table("CPU seconds, one thread", [result], forms)]
+    record.write(__file__, tables, result, arguments.output)
 
 
 if __name__ == "__main__":

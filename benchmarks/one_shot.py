@@ -1,6 +1,6 @@
 """One-shot pruning from 512 unlabelled images: accuracy and time beside onnxsim's SparseGPT.
 
-    python benchmarks/one_shot.py [--sparsities 0.5 0.7 0.8 0.9 2:4] [--ours-only] [-o one_shot.json]
+    python benchmarks/one_shot.py [--sparsities 0.5 0.7 0.8 0.9 2:4] [--ours-only]
 
 ResNet-20 on CIFAR-10 from ../shared/models. Calibration images come from the training set, figures from
 the test images, which nothing else sees. Everything runs on one processor (the process pins itself), and
@@ -11,7 +11,6 @@ busy machine only the latter can be compared.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import tempfile
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import record
 from threadpoolctl import threadpool_limits
 
 from onnxprune import api
@@ -99,12 +99,21 @@ def measure(run: Callable[[], None]) -> dict[str, float]:
     return {"seconds": round(passed, 1), "cpu_seconds": round(used, 1)}
 
 
+def tables(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as they are shown."""
+    forms = {"sparsity": "{}", "method": "{}", "reached": "{:.4f}", "top1": "top-1|{:.2f} %"}
+    forms |= {"drop": "points lost|{:.2f}", "cpu_seconds": "CPU s|{:.1f}"}
+    title = f"ResNet-20 / CIFAR-10, dense {result['dense']:.2f} %"
+    note = f"{result['samples']} unlabelled training images; the accuracy is that on 5,000 test images."
+    return [record.table(title, result["rows"], forms, note)]
+
+
 def main() -> None:
     """Print the table and write the JSON after every row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sparsities", nargs="+", default=["0.5", "0.7", "0.8", "0.9", "2:4"])
     parser.add_argument("--ours-only", action="store_true")
-    parser.add_argument("-o", "--output", type=Path, default=Path("one_shot.json"))
+    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -141,7 +150,7 @@ def main() -> None:
                     flush=True,
                 )
                 result = {"model": MODEL.name, "samples": SAMPLES, "dense": dense, "rows": rows}
-                arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+                record.write(__file__, tables(result), result, arguments.output)
 
 
 if __name__ == "__main__":

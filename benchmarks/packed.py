@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import record
 from onnx import TensorProto, helper, numpy_helper
 from other_runtimes import agreeing
 from side_by_side import Rows, load_cost, model_files, run_in_turn
@@ -164,6 +165,33 @@ def line(row: dict[str, object]) -> str:
     return text
 
 
+def tables(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The figures as they are shown."""
+    forms = {"model": "{}", "sparsity": "{:.0%}", "dense_bytes": "dense|{:,}"}
+    forms |= {"gzip_bytes": "gzip|{:,}", "sparse_initializer_bytes": "sparse_initializer|{:,}"}
+    forms |= {"bound_bytes": "bound|{:,}"} | {f"{form}_bytes": f"{form}|{{:,}}" for form in FORMS}
+    forms |= {"over_bound": "keep / bound|{:.3f}", "within": "in limit|{}", "folds": "{}"}
+    times = {"model": "{}", "sparsity": "{:.0%}"}
+    times |= {"dense_load_ms": "load, dense ms|{:.1f}", "packed_load_ms": "packed ms|{:.1f}"}
+    times |= {"load_ratio": "ratio|{:.2f}"}
+    times |= {"dense_peak_mb": "peak, dense MB|{:.0f}", "packed_peak_mb": "packed MB|{:.0f}"}
+    times |= {"latency_ratio": "latency / dense|{:.3f}", "interval": "95 %|{}", "equal": "{}"}
+    times |= {"told": "other runtimes|{}"}
+    timed = [dict(row) for row in rows if "dense_load_ms" in row]
+    for row in timed:
+        row["load_ratio"] = float(str(row["packed_load_ms"])) / float(str(row["dense_load_ms"]))
+        if isinstance(interval := row.get("latency_ratio_ci95"), list):
+            row["interval"] = f"{interval[0]:.2f} to {interval[1]:.2f}"
+        if isinstance(runtimes := row.get("runtimes"), dict):
+            row["told"] = ", ".join(f"{name}: {one}" for name, one in runtimes.items())
+    return [
+        record.table(
+            "Bytes", rows, forms, "The bound counts weights alone, the others whole files."
+        ),
+        record.table("Loading, latency and other runtimes", timed, times),
+    ]
+
+
 def summary(rows: list[dict[str, object]]) -> dict[str, object]:
     """What all rows say together."""
     ratios = [float(str(row["latency_ratio"])) for row in rows if "latency_ratio" in row]
@@ -196,9 +224,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-large", action="store_true")
     parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/packed.json"))
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    kept = Rows(arguments.json, fresh=arguments.fresh)
+    kept = Rows(__file__, tables, arguments.json, fresh=arguments.fresh)
     print(HEAD)
     for path in model_files(arguments.models, arguments.min_bytes):
         for sparsity in arguments.sparsity:
@@ -223,9 +251,9 @@ def main() -> None:
                 model = matrices(count, size, sparsity)
                 kept.add(row := measure(name, model, sparsity, arguments.rounds, forms=("keep",)))
             print(line(row), flush=True)
-    kept.write(told := summary(kept.rows))
+    written = kept.write(told := summary(kept.rows))
     print("\n" + ", ".join(f"{key} {value}" for key, value in told.items()))
-    print(f"all figures in {arguments.json}")
+    print(f"all figures in {written}")
 
 
 if __name__ == "__main__":

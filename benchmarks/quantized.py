@@ -1,6 +1,6 @@
 """Pruning, quantization and packing in every order: what is left of the zeros, of the accuracy, of the file.
 
-    python benchmarks/quantized.py [--sparsity 0.9] [--json quantized.json]
+    python benchmarks/quantized.py [--sparsity 0.9]
 
 LeNet-5 as shipped, pruned globally by magnitude without any training, quantized by
 ``onnxruntime.quantization.quantize_static`` (QDQ, calibrated on 512 of the images set apart), packed.
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
+import record
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -137,8 +137,11 @@ def main() -> None:
             f"{row['order']:16} {row['form']:16} {row['zeros']:8.2%} {row['zero_bytes']:11.2%} {row['accuracy']:8.2%} "
             f"{row['model_bytes']:9,} {row['gzip_bytes']:9,} {row['packed_bytes']:9,}"
         )
-    if options.json:
-        options.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    forms = {"order": "{}", "form": "weights|{}", "zeros": "{:.2%}", "zero_bytes": "{:.2%}"}
+    forms |= {"accuracy": "top-1|{:.2%}", "model_bytes": "model|{:,}", "gzip_bytes": "gzip -9|{:,}"}
+    forms |= {"packed_bytes": "packed|{:,}", "packed_equal": "packed equal|{}"}
+    title = f"LeNet-5 / MNIST, {options.sparsity:.0%} sparse, no training"
+    record.write(__file__, [record.table(title, table, forms)], table, options.json)
 
 
 if __name__ == "__main__":

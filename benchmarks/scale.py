@@ -1,6 +1,6 @@
 """Models larger than 2 GB: memory and time of each command, beside onnx-ir's own load and save.
 
-    python benchmarks/scale.py [--gigabytes 4] [--repeats 3] [--folder DIR] [--json OUT]
+    python benchmarks/scale.py [--gigabytes 4] [--repeats 3] [--folder DIR]
 
 Makes a model of that size with external data, then runs each command in a process of its own and
 watches its memory: anonymous memory is what the process has asked for; mapped pages of files are
@@ -13,7 +13,6 @@ best of the repeats; CPU seconds, those of all threads, tell the work apart from
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import record
 from onnx import TensorProto, helper
 
 WIDTH = 4096
@@ -200,8 +200,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         result = run(Path(folder), arguments.gigabytes, arguments.repeats, arguments.only)
     good = report(result)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({**result, "limits_kept": good}, indent=2) + "\n")
+    rows = [{"command": name, **found} for name, found in result["commands"].items()]
+    for row in rows:
+        for key in ("anonymous_bytes", "mapped_bytes"):
+            row[key.replace("bytes", "MB")] = row[key] / 1e6
+    forms = {"command": "{}", "seconds": "{:.2f}", "cpu_seconds": "CPU seconds|{:.2f}"}
+    forms |= {"anonymous_MB": "anonymous memory|{:.0f} MB", "mapped_MB": "mapped|{:.0f} MB"}
+    title = f"A model of {result['model_bytes'] / 1e9:.2f} GB"
+    note = f"Largest tensor {LARGEST_BYTES / 1e6:.0f} MB; anonymous memory may be {LIMIT_BYTES / 1e6:.0f} MB."
+    tables = [record.table(title, rows, forms, note)]
+    record.write(__file__, tables, {**result, "limits_kept": good}, arguments.json)
     raise SystemExit(0 if good else 1)
 
 

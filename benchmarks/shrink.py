@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+import record
 from side_by_side import Rows, model_files, run_in_turn
 
 from onnxprune.model_io import load_model, model_bytes
@@ -73,11 +74,16 @@ def from_training(dense: ir.Model, tuned: ir.Model) -> tuple[float, ir.Model, ir
     return round(share, 4), dense, tuned
 
 
-def show(kept: Rows, name: str, sparsity: float, before: ir.Model, pruned: ir.Model) -> None:
+def show(
+    kept: Rows, name: str, sparsity: float, before: ir.Model, pruned: ir.Model, *, same: bool = True
+) -> None:
     """Print a row, measured unless it was kept from an earlier run."""
     row = kept.find(name, sparsity)
     if row is None:
-        kept.add(row := row_of(name, sparsity, before, pruned))
+        row = row_of(name, sparsity, before, pruned)
+        if not same:  # another model's outputs: their difference says nothing of shrinking
+            row = {key: value for key, value in row.items() if key not in {"error", "equal"}}
+        kept.add(row)
     print(line(row), flush=True)
 
 
@@ -88,7 +94,7 @@ def line(row: dict[str, object]) -> str:
         low, high = interval
         latency = (
             f"{row['before_latency_ms']:.3f} -> {row['after_latency_ms']:.3f} "
-            f"{row['latency_ratio']:.2f} x ({low:.2f}-{high:.2f}) error {row['error']:.1e}"
+            f"{row['latency_ratio']:.2f} x ({low:.2f}-{high:.2f}) error {row.get('error', '-')}"
         )
     share = int(str(row["after_parameters"])) / max(1, int(str(row["before_parameters"])))
     return (
@@ -96,6 +102,20 @@ def line(row: dict[str, object]) -> str:
         f"{row['after_parameters']:>9} ({share:.2f}) "
         f"{row['before_multiply_adds']:>12} -> {row['after_multiply_adds']:>12} {latency}"
     )
+
+
+def tables(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The figures as they are shown."""
+    forms = {"model": "{}", "sparsity": "{:.1%}", "before_parameters": "parameters|{:,}"}
+    forms |= {"after_parameters": "after|{:,}", "before_multiply_adds": "multiply-adds|{:,}"}
+    forms |= {"after_multiply_adds": "after|{:,}", "before_latency_ms": "ms|{:.3f}"}
+    forms |= {"after_latency_ms": "after|{:.3f}", "latency_ratio": "after / before|{:.2f}"}
+    forms |= {"interval": "95 %|{}", "error": "largest difference|{:.1e}"}
+    shown = [dict(row) for row in rows]
+    for row in shown:
+        if isinstance(interval := row.get("latency_ratio_ci95"), list):
+            row["interval"] = f"{interval[0]:.2f} to {interval[1]:.2f}"
+    return [record.table("Before and after", shown, forms)]
 
 
 def summary(rows: list[dict[str, object]]) -> dict[str, object]:
@@ -120,24 +140,24 @@ def main() -> None:
     parser.add_argument("--sparsity", nargs="*", type=float, default=[0.5, 0.7])
     parser.add_argument("--tuned", nargs=2, type=Path, action="append", default=[])
     parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/shrink.json"))
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    kept = Rows(arguments.json, fresh=arguments.fresh)
+    kept = Rows(__file__, tables, arguments.json, fresh=arguments.fresh)
     print(
         f"{'model':32} {'spars.':>5} {'parameters':>29} {'multiply-adds':>28} latency ms, one thread"
     )
     for dense, tuned in [*SHIPPED, *arguments.tuned]:
         if tuned.exists():
-            show(kept, tuned.name, *from_training(load_model(dense), load_model(tuned)))
+            show(kept, tuned.name, *from_training(load_model(dense), load_model(tuned)), same=False)
     for path in model_files(arguments.models, 0):
         for sparsity in arguments.sparsity:
             model = load_model(path)
             if collect_weights(model).weights:
                 prune_channels(model, sparsity)
                 show(kept, path.name, sparsity, model, ir.from_proto(ir.to_proto(model)))
-    kept.write(told := summary(kept.rows))
+    written = kept.write(told := summary(kept.rows))
     print("\n" + ", ".join(f"{key} {value}" for key, value in told.items()))
-    print(f"all figures in {arguments.json}")
+    print(f"all figures in {written}")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import record
 from scipy import stats
 
 from onnxprune.errors import ModelError
@@ -17,7 +19,7 @@ from onnxprune.runtime import Session
 from onnxprune.verify import random_samples
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 CHILD = """
 import json, sys, time
@@ -111,15 +113,25 @@ class Rows:
     """Rows of a table that are kept as they come, so that a run that was stopped goes on.
 
     Args:
-        path: JSON file.
+        script: its ``__file__``.
+        tables: of all rows, as :func:`record.write` takes them.
+        path: JSON file, where it is not the script's own.
         fresh: forget what it holds.
     """
 
-    def __init__(self, path: Path, *, fresh: bool) -> None:
-        self._path = path
+    def __init__(
+        self,
+        script: str,
+        tables: Callable[[list[dict[str, object]]], list[dict[str, object]]],
+        path: Path | None,
+        *,
+        fresh: bool,
+    ) -> None:
+        self._script, self._tables, self._path = script, tables, path
+        known = path or record.RESULTS / f"{Path(script).stem}.json"
         self.rows: list[dict[str, object]] = []
-        if path.exists() and not fresh:
-            self.rows = json.loads(path.read_text())["rows"]
+        if known.exists() and not fresh:
+            self.rows = json.loads(known.read_text(encoding="utf-8"))["figures"]["rows"]
 
     def find(self, model: str, sparsity: float) -> dict[str, object] | None:
         """A row that is there already."""
@@ -131,10 +143,10 @@ class Rows:
         self.rows.append(row)
         self.write({})
 
-    def write(self, summary: dict[str, object]) -> None:
-        """The file: a summary, and all rows."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps({"summary": summary, "rows": self.rows}, indent=1) + "\n")
+    def write(self, summary: dict[str, object]) -> Path:
+        """The file: tables, a summary, and all rows."""
+        figures = {"summary": summary, "rows": self.rows}
+        return record.write(self._script, self._tables(self.rows), figures, self._path)
 
 
 def model_files(paths: list[Path], min_bytes: int) -> list[Path]:

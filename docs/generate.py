@@ -26,12 +26,14 @@ def write_pages(folder: Path) -> None:
 def commands_page() -> str:
     """All commands with their arguments and options."""
     group: Any = typer.main.get_command(app)
-    sections = [_command(name, command) for name, command in group.commands.items()]
+    names = group.list_commands(None)
+    sections = [_command(name, group.commands[name]) for name in names]
     intro = (
         "Exit status: 0 done and every target met; 1 done, but a target or check was not met; 2 the request or an "
         "input was wrong, in one sentence on standard error; 130 interrupted.\n"
     )
-    return "\n".join(["# Commands", "", intro, *sections])
+    general = ["## Without a command", "", *_options(group)]
+    return "\n".join(["# Commands", "", intro, *general, "", *sections])
 
 
 def recipe_page() -> str:
@@ -58,7 +60,12 @@ def recipe_page() -> str:
 def _command(name: str, command: Any) -> str:
     about, _, example = (command.help or "").partition("Example:")
     lines = [f"## {name}", "", about.strip(), "", "```text", example.strip(), "```", ""]
-    lines += ["| | | |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *_options(command), ""])
+
+
+def _options(command: Any) -> list[str]:
+    """Arguments and options as a table."""
+    lines = ["| | | |", "| --- | --- | --- |"]
     for parameter in _own(command):
         names = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
         if parameter.param_type_name == "argument":
@@ -66,7 +73,7 @@ def _command(name: str, command: Any) -> str:
         needed = "required" if parameter.required else ""
         text = " ".join((getattr(parameter, "help", "") or "").split()).replace("|", "\\|")
         lines.append(f"| {names} | {text} | {needed} |")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _own(command: Any) -> list[Any]:

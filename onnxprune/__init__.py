@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from onnxprune.recipe import Recipe, load_recipe
     from onnxprune.report import Report
     from onnxprune.rules import Rule
+    from onnxprune.search.pruning_env import PruningEnv, pruning_env
 
 __all__ = [
     "inspect",
@@ -76,6 +77,8 @@ __all__ = [
     "Rule",
     "load_recipe",
     "Report",
+    "PruningEnv",
+    "pruning_env",
     "OnnxPruneError",
     "ModelError",
     "DataError",
@@ -87,7 +90,14 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {"Recipe": "recipe", "Rule": "rules", "load_recipe": "recipe", "Report": "report"}
+_HOMES = {
+    "Recipe": "recipe",
+    "Rule": "rules",
+    "load_recipe": "recipe",
+    "Report": "report",
+    "PruningEnv": "search.pruning_env",
+    "pruning_env": "search.pruning_env",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune import hardware
-from onnxprune.evaluate import Evaluator
 from onnxprune.files import write_text
+from onnxprune.held_out import HeldOut
 from onnxprune.html import render
 from onnxprune.in_memory import label_of, run_on_file
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
 from onnxprune.memories import find_memory
 from onnxprune.model_io import load_model, save_model
-from onnxprune.paired import paired_drop
-from onnxprune.plan import masks_of
 from onnxprune.progress import Progress, silent
 from onnxprune.recipe import Recipe
-from onnxprune.report import Quality, Report, TargetReport
+from onnxprune.report import Report, TargetReport
 from onnxprune.run_folder import open_run
 from onnxprune.runtime import Session
-from onnxprune.search.find import find_plan, open_journal
+from onnxprune.search.find import find_plan, open_journal, open_search
 from onnxprune.storage import Storage
 from onnxprune.study import open_study
 from onnxprune.verify import compare_models, folds_wholly, with_checks
-from passes.apply import ApplyMasksPass
+from passes.assign import AssignConstantsPass
 from passes.pack import MIN_OPSET, PackWeightsPass
 from passes.weights import collect_weights
 
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 
     from onnxprune.data import DataSource
     from onnxprune.in_memory import ModelSource
-    from onnxprune.report import Totals, Verification
+    from onnxprune.report import Quality, Totals, Verification
     from onnxprune.run_folder import RunFolder
     from onnxprune.search.find import Found
     from onnxprune.study import Study
@@ -118,7 +116,7 @@ def _compress(path: Path, job: _Job) -> Report:
         verification=verification,
         search=found.report,
         memory=hardware.describe(memory),
-        methods={"saliency": recipe.prune.method, "controller": recipe.search.controller},
+        methods=_methods(recipe, found),
         warnings=_warnings(study, found, packed=packed),
     )
     return _write_reports(report, folder, recipe, found, clock)
@@ -163,7 +161,7 @@ def _search(path: Path, job: _Job) -> Report:
         quality=quality,
         target=_target(recipe, totals),
         search=found.report,
-        methods={"saliency": recipe.prune.method, "controller": recipe.search.controller},
+        methods=_methods(recipe, found),
         warnings=_warnings(study, found, packed=True),
     )
     return _write_reports(report, folder, recipe, found, clock)
@@ -187,36 +185,22 @@ def _search_and_prune(
 ) -> tuple[Found, Quality]:
     journal = open_journal(study, recipe, folder.journal, resume=resume)
     write_text(folder.recipe, recipe.to_yaml())
+    with clock.step("levels"):
+        search = open_search(study, recipe, folder.levels, clock.progress)
     with clock.step("search"):
-        found = find_plan(
-            study, recipe, journal, lambda done, total: clock.progress("search", done, total)
-        )
+        found = find_plan(search, journal, clock.progress)
     write_text(folder.plan, found.plan.to_json())
     with clock.step("prune"):
-        ApplyMasksPass(masks_of(study.collection.weights, found.plan.keep, study.ruled.patterns))(
-            study.model
-        )
+        AssignConstantsPass(found.constants)(study.model)
         save_model(study.model, folder.model)
     with clock.step("evaluate"):
-        quality = _quality(study, folder, recipe)
+        held_out = HeldOut(study, recipe)
+        quality = held_out.quality(Session(folder.model, threads=study.threads))
+        if not quality.target_met and recipe.search.objective == "cost":
+            instead = held_out.instead(found)
+            found = replace(found, report=replace(found.report, instead=instead))
+    search.tester.database.remove()
     return found, quality
-
-
-def _quality(study: Study, folder: RunFolder, recipe: Recipe) -> Quality:
-    dense = Session(study.path, threads=study.threads)
-    evaluator = Evaluator(dense, study.held_out, recipe.data.metric)
-    scores = evaluator.scores(Session(folder.model, threads=study.threads))
-    drop = paired_drop(evaluator.baseline, scores)
-    return Quality(
-        metric=evaluator.metric.name,
-        samples=len(scores),
-        baseline=float(evaluator.baseline.mean()),
-        compressed=float(scores.mean()),
-        drop=drop.mean,
-        drop_ci95=drop.interval(),
-        max_drop=recipe.max_drop,
-        target_met=drop.mean <= recipe.max_drop,
-    )
 
 
 def _pack(folder: RunFolder, progress: Progress) -> bool:
@@ -247,6 +231,11 @@ def _verify(study: Study, folder: RunFolder, progress: Progress, *, packed: bool
     return with_checks(compared, checks)
 
 
+def _methods(recipe: Recipe, found: Found) -> dict[str, str]:
+    steps = {"saliency": recipe.prune.method, "controller": recipe.search.controller}
+    return steps | dict(found.methods)
+
+
 def _target(recipe: Recipe, totals: Totals) -> TargetReport | None:
     target = recipe.parsed_target
     if target is None:
@@ -263,7 +252,14 @@ def _target(recipe: Recipe, totals: Totals) -> TargetReport | None:
 
 
 def _warnings(study: Study, found: Found, *, packed: bool) -> tuple[str, ...]:
-    warnings = []
+    warnings = list(found.warnings)
+    if found.report.instead is not None:
+        instead = found.report.instead
+        warnings.append(
+            f"the plan that was found breaks the limit on held-out samples; trial {instead.trial}, the best of "
+            f"{instead.looked_at} looked at, keeps it there with a drop of {100 * instead.held_out_drop:.2f} points: "
+            "its sparsities stand in report.json under search.instead"
+        )
     if not found.kept:
         ruled = study.ruled.keep or study.ruled.structured
         but = " that no rule of the recipe takes away" if ruled else ""

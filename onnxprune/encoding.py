@@ -12,6 +12,7 @@ from onnxprune.in_memory import ModelSource, run_on_file
 from onnxprune.inventory import report_of, totals_of, weight_reports
 from onnxprune.memories import find_memory
 from onnxprune.model_io import load_model
+from onnxprune.report import Report, WeightReport, describe_file
 from onnxprune.storage import make_storage
 from passes.weights import collect_weights
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxprune.progress import Progress
-    from onnxprune.report import Report
 
 PathLike = str | Path
 
@@ -81,7 +81,7 @@ def encode(
     return run_on_file(model, job)
 
 
-def decode(blob: PathLike, output: PathLike, *, progress: Progress | None = None) -> None:
+def decode(blob: PathLike, output: PathLike, *, progress: Progress | None = None) -> Report:
     """Decode a blob to an ``.npz`` with one array for each weight, bit for bit.
 
     Args:
@@ -89,8 +89,17 @@ def decode(blob: PathLike, output: PathLike, *, progress: Progress | None = None
         output: path of the ``.npz`` to write.
         progress: called with a step's name, how much of it is done, and how much there is.
 
+    Returns:
+        What the blob holds, weight by weight.
+
     Raises:
         BlobError, OutputError: when the blob is damaged, or the result cannot be written.
     """
-    check_parent(Path(output))
-    hardware.write_npz(hardware.read_weights(Path(blob), progress), Path(output))
+    source, target = Path(blob), Path(output)
+    check_parent(target)
+    weights: list[WeightReport] = []
+    tensors = hardware.blob_tensors(source, weights, progress, step="decode")
+    arrays = {tensor.spec.name: tensor.array for tensor in tensors}
+    hardware.write_npz(arrays, target)
+    totals = totals_of(weights, blob_bytes=source.stat().st_size)
+    return Report("decode", describe_file(source), weights=tuple(weights), totals=totals)

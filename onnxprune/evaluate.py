@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.metrics import Metric, find_metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,35 +30,51 @@ def run_dataset(
     its last sample. Where outputs do not grow with the batch, samples are fed one at a time.
     ``progress`` is told of samples done and in all.
     """
-    fixed = None if data.stacked else _fixed_batch(session)
-    size = fixed or _open_batch(session, data)
-    batches: list[list[NDArray[Any]]] = []
-    done = 0
-    for feeds in data.batches(size):
-        samples = 1 if data.stacked else len(next(iter(feeds.values())))
-        outputs = session.run(_filled(feeds, samples, fixed) if fixed else feeds)
-        by_sample = not data.stacked and all(
-            o.ndim and len(o) == (fixed or samples) for o in outputs
-        )
-        batches.append([o[:samples] if by_sample else o[None] for o in outputs])
-        done += samples
+    prepared = prepare(session, data)
+    parts = []
+    for number, done in enumerate(np.cumsum(prepared.sizes).tolist()):
+        parts.append(prepared.outputs(session, number))
         if progress:
-            progress(min(done, len(data)), len(data))
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+            progress(done, len(data))
+    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
 
-def feeds_of(session: Session, data: Dataset, size: int) -> list[Feeds]:
-    """All samples as feeds: up to ``size`` in each where the model leaves the batch size open.
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Data as a model is to be fed with them; the same for all models with its inputs.
 
-    A model with a fixed batch is fed in batches of that size, the last one filled up by repeating
-    its last sample; one whose outputs do not grow with the batch is fed one sample at a time.
+    Attributes:
+        feeds: in order.
+        sizes: how many samples each holds, without those that only fill up a fixed batch.
+        fixed: the batch that the model insists on.
+        stacked: whether samples have their own batch axis.
     """
+
+    feeds: tuple[Feeds, ...]
+    sizes: tuple[int, ...]
+    fixed: int | None
+    stacked: bool
+
+    def outputs(self, session: Session, number: int) -> list[NDArray[Any]]:
+        """Outputs of one feed, each with samples on its first axis."""
+        outputs, samples = session.run(self.feeds[number]), self.sizes[number]
+        by_sample = not self.stacked and all(
+            o.ndim and len(o) == (self.fixed or samples) for o in outputs
+        )
+        return [o[:samples] if by_sample else o[None] for o in outputs]
+
+
+def prepare(session: Session, data: Dataset, size: int = BATCH) -> Prepared:
+    """Feeds of up to ``size`` samples each; see :func:`run_dataset`."""
     if data.stacked:
-        return list(data.batches(1))
+        feeds = tuple(data.batches(1))
+        return Prepared(feeds, (1,) * len(feeds), None, stacked=True)
     fixed = _fixed_batch(session)
+    raw = tuple(data.batches(fixed or min(size, _open_batch(session, data))))
+    sizes = tuple(len(next(iter(feed.values()))) for feed in raw)
     if fixed:
-        return [_filled(f, len(next(iter(f.values()))), fixed) for f in data.batches(fixed)]
-    return list(data.batches(min(size, _open_batch(session, data))))
+        raw = tuple(_filled(feed, count, fixed) for feed, count in zip(raw, sizes, strict=True))
+    return Prepared(raw, sizes, fixed, stacked=False)
 
 
 @final
@@ -69,22 +85,57 @@ class Evaluator:
         dense: session of the dense model.
         data: what to run; labels where the metric needs them.
         metric: name of a metric, or None for the one that fits the data.
+        size: samples in one feed where the model leaves the batch size open.
 
     Raises:
         DataError, RecipeError: when metric and data do not fit.
     """
 
-    def __init__(self, dense: Session, data: Dataset, metric: str | None = None) -> None:
-        outputs = run_dataset(dense, data)
-        self.data = data
+    def __init__(
+        self, dense: Session, data: Dataset, metric: str | None = None, size: int = BATCH
+    ) -> None:
+        self._feeds = prepare(dense, data, size)
+        self._labels = data.labels
+        outputs = self._run(dense, range(len(self._feeds.feeds)))
         self.metric: Metric = find_metric(metric, labelled=data.labels is not None, outputs=outputs)
         self._dense_outputs = outputs if self.metric.needs_dense else None
-        self.baseline: NDArray[Any] = self.metric.score(outputs, data.labels, self._dense_outputs)
+        self.baseline: NDArray[Any] = self._score(outputs, 0)
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return sum(self._feeds.sizes)
 
     def scores(self, candidate: Session) -> NDArray[Any]:
         """A score for each sample, float64 ``(samples,)``."""
-        outputs = run_dataset(candidate, self.data)
-        return self.metric.score(outputs, self.data.labels, self._dense_outputs)
+        return np.concatenate(list(self.stages(candidate, (1.0,))))
+
+    def stages(self, candidate: Session, shares: Sequence[float]) -> Iterator[NDArray[Any]]:
+        """The scores piece by piece: whenever at least such a share of all samples has been run.
+
+        Args:
+            candidate: to score.
+            shares: rising, the last 1.
+        """
+        ends = np.cumsum(self._feeds.sizes)
+        done = 0
+        for share in shares:
+            stop = int(np.searchsorted(ends, share * ends[-1] - 1e-9)) + 1
+            if stop > done:
+                first = int(ends[done - 1]) if done else 0
+                yield self._score(self._run(candidate, range(done, stop)), first)
+                done = stop
+
+    def _run(self, session: Session, numbers: Iterable[int]) -> list[NDArray[Any]]:
+        parts = [self._feeds.outputs(session, number) for number in numbers]
+        return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+
+    def _score(self, outputs: list[NDArray[Any]], first: int) -> NDArray[Any]:
+        """Scores of outputs that begin at sample ``first``."""
+        here = slice(first, first + len(outputs[0]))
+        labels = None if self._labels is None else self._labels[here]
+        dense = self._dense_outputs and [array[here] for array in self._dense_outputs]
+        return self.metric.score(outputs, labels, dense)
 
 
 @dataclass(frozen=True)

@@ -90,15 +90,14 @@ def write_weights(
             raise RecipeError(str(error)) from error
 
 
-def read_weights(path: Path, progress: Progress | None = None) -> dict[str, NDArray[Any]]:
+def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     """All weights of a blob, decoded, by name.
 
     Raises:
         BlobError: when the blob is missing, damaged or hostile.
     """
     with blob_errors(path), open_blob(path) as blob:
-        names = [tensor.spec.name for tensor in blob.tensors]
-        return {name: blob.read(name) for name in counted(names, "decode", progress)}
+        return {tensor.spec.name: blob.read(tensor.spec.name) for tensor in blob.tensors}
 
 
 def with_blob(weights: Sequence[WeightReport], path: Path) -> tuple[WeightReport, ...]:
@@ -184,7 +183,10 @@ def tensor_of(weight: Weight) -> Tensor:
 
 
 def blob_tensors(
-    path: Path, weights: list[WeightReport], progress: Progress | None = None
+    path: Path,
+    weights: list[WeightReport],
+    progress: Progress | None = None,
+    step: str = "estimate",
 ) -> Iterator[Tensor]:
     """What a blob holds, tensor by tensor; the figures of each are appended to ``weights``.
 
@@ -192,7 +194,7 @@ def blob_tensors(
         BlobError: when the blob is missing, damaged or hostile.
     """
     with blob_errors(path), open_blob(path) as blob:
-        for tensor in counted(blob.tensors, "estimate", progress):
+        for tensor in counted(blob.tensors, step, progress):
             array = blob.read(tensor.spec.name)
             weights.append(_blob_weight(tensor, array))
             yield Tensor(tensor.spec, array, tensor.encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxprune.past_run import Compared
-    from onnxprune.report import DesignPoint, Report
-    from onnxprune.search.controller import Trial
+    from onnxprune.report import DesignPoint, Report, WeightReport
+    from onnxprune.search.problem import Trial
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -174,6 +175,7 @@ def _plots(report: Report, trials: Sequence[Trial], max_drop: float) -> list[Plo
         note = f"As stored in the model, and as encoded in the blob.{most}"
         svg = bars("Bytes by weight", names, series, bytes_text)
         plots.append(Plot("Bytes by weight", note, svg))
+        plots.append(_encoding_plot(report.weights or ()))
     if all(weight.fetch_cycles is not None for weight in weights):
         series = [
             Series("dense", [weight.dense_fetch_cycles or 0 for weight in weights]),
@@ -189,6 +191,27 @@ def _plots(report: Report, trials: Sequence[Trial], max_drop: float) -> list[Plo
     if trials and report.search:
         plots += _search_plots(trials, report.search.unit, max_drop)
     return plots
+
+
+def _encoding_plot(weights: Sequence[WeightReport]) -> Plot:
+    """What the weights that each encoding took over were, and what they are in it; largest first."""
+    dense: Counter[str] = Counter()
+    encoded: Counter[str] = Counter()
+    count: Counter[str] = Counter()
+    for weight in weights:
+        name = weight.encoding or ""
+        dense[name] += weight.dense_bytes
+        encoded[name] += weight.encoded_bytes or 0
+        count[name] += 1
+    names = [name for name, _ in dense.most_common()]
+    labels = [f"{name}, {count[name]} weight{'s' * (count[name] != 1)}" for name in names]
+    series = [
+        Series("dense", [dense[name] for name in names]),
+        Series("encoded", [encoded[name] for name in names]),
+    ]
+    title = "Bytes by encoding"
+    note = "The bytes of the weights that each encoding of the blob was the smallest for, before and after."
+    return Plot(title, note, bars(title, labels, series, bytes_text))
 
 
 def _cost_plot(report: Report) -> list[Plot]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.data import load_data, random_data
 from onnxprune.errors import DataError, OnnxPruneError, RecipeError
-from onnxprune.evaluate import feeds_of
+from onnxprune.evaluate import prepare
 from onnxprune.model_io import model_bytes
 from onnxprune.progress import Progress, silent
 from onnxprune.rules import share_left
@@ -248,7 +248,7 @@ class _Job:
             samples = random_data(session.inputs, RANDOM_SAMPLES, self.options.seed)
         else:
             samples = _limited(load_data(data, session.inputs), self.options.seed)
-        return feeds_of(session, samples, BATCH)
+        return list(prepare(session, samples, BATCH).feeds)
 
     def _runner(self, model: bytes, feeds: Sequence[Feeds]) -> list[Feeds]:
         session = Session(model, threads=self.threads)
@@ -274,7 +274,7 @@ class _Job:
         if kind == "uniform":
             return uniform(elements, sparsity)
         if kind == "erk":
-            return erk({weight.name: _sizes(weight) for weight in weights}, sparsity)
+            return erk({weight.name: weight.fans for weight in weights}, sparsity)
         if kind == "owl":
             return owl(elements, self._wanda(weights), sparsity)
         score = lamp if kind == "lamp" else magnitude
@@ -346,11 +346,6 @@ class _Job:
             share = {name: int(curve.keeps[-1]) for name, curve in curves.items()}
             return uniform(share, 1 - total / max(1, sum(share.values())))
         return cheapest({name: curve.keeps for name, curve in curves.items()}, losses, total)
-
-
-def _sizes(weight: Weight) -> tuple[int, int, tuple[int, ...]]:
-    groups, rows, columns = weight.layout.matrix_shape
-    return groups * rows, columns // weight.taps, weight.kernel
 
 
 def _limited(samples: Dataset, seed: int) -> Dataset:

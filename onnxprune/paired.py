@@ -31,14 +31,15 @@ class Drop:
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """The two-sided interval at ``confidence``."""
-        half = self._quantile(0.5 + confidence / 2) * self.standard_error
+        half = self.quantile(0.5 + confidence / 2) * self.standard_error
         return self.centre - half, self.centre + half
 
     def upper(self, confidence: float) -> float:
         """The drop is below this with ``confidence``, and never below the mean itself."""
-        return max(self.mean, self.centre + self._quantile(confidence) * self.standard_error)
+        return max(self.mean, self.centre + self.quantile(confidence) * self.standard_error)
 
-    def _quantile(self, probability: float) -> float:
+    def quantile(self, probability: float) -> float:
+        """Of the distribution of the drop's error, in standard errors."""
         if math.isinf(self.degrees):
             return float(special.ndtri(probability))
         return float(special.stdtrit(self.degrees, probability))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from onnxprune.report import Quality
-    from onnxprune.search.controller import Trial
+    from onnxprune.search.problem import Trial
 
 
 TOTALS: tuple[tuple[str, str, Callable[[float], str]], ...] = (

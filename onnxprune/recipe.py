@@ -89,17 +89,33 @@ class DataSection(_Section):
 
 
 class SearchSection(_Section):
-    """Who searches, for how long, and how sure a trial must be to count as good."""
+    """Who searches for what, for how long, and how sure a trial must be to count as good.
 
-    controller: Literal["bayes", "random"] = "bayes"
+    ``objective`` ``cost`` finds the smallest model that keeps ``max_drop``, ``drop`` the best one within
+    the target, ``front`` the best one at every size. ``trials`` and ``minutes`` both end a search.
+    ``groups`` are shell patterns of weight or node names that share one sparsity (null: only models of
+    very many weights are grouped, by similar layers). ``finish`` is how often the plan found is
+    pruned once more with full reconstruction, sparser each time (0: not at all).
+    """
+
+    controller: Literal["bayes", "evolution", "random", "rl"] = "bayes"
+    objective: Literal["cost", "drop", "front"] = "cost"
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    minutes: Annotated[float, Field(gt=0)] | None = None
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
+    groups: tuple[str, ...] | None = None
+    finish: Annotated[int, Field(ge=0, le=100)] = 4
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 class PruneSection(_Section):
-    """What is pruned, by which saliency and in which pattern; rules say more of single weights."""
+    """What is pruned, how and in which pattern; rules say more of single weights.
 
-    method: Literal["magnitude"] = "magnitude"
+    Method, damping and pattern are those of ``onnxprune prune``.
+    """
+
+    method: Literal["obs", "admm", "exact", "sparsegpt", "wanda", "magnitude"] = "obs"
+    damping: Annotated[float, Field(ge=0, le=10)] = 0.01
     pattern: str = "unstructured"
     nodes_to_exclude: tuple[str, ...] = ()
     op_types_to_prune: tuple[str, ...] | None = None

@@ -177,10 +177,41 @@ class TrialReport:
 
 
 @dataclass(frozen=True)
+class FinishReport:
+    """How the plan of trial ``trial`` was pruned once more with full reconstruction.
+
+    It is ``shift`` halvings of density sparser than that trial; the rest as of a trial.
+    """
+
+    trial: int
+    shift: float
+    cost: float
+    drop: float
+    drop_upper: float
+
+
+@dataclass(frozen=True)
+class InsteadReport:
+    """Where the plan found breaks the limit on held-out samples: the best trial that keeps it there.
+
+    ``looked_at`` counts the trials whose held-out drop was measured to find it, the first one best: the
+    more, the less that drop is an unbiased one.
+    """
+
+    trial: int
+    cost: float
+    held_out_drop: float
+    drop_ci95: tuple[float, float]
+    looked_at: int
+    sparsity: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class SearchReport:
     """How the plan was found. ``candidates`` counts every one that was evaluated."""
 
     controller: str
+    objective: str
     trials: int
     candidates: int
     seed: int
@@ -188,6 +219,8 @@ class SearchReport:
     confidence: float
     splits: SplitSizes
     best: tuple[TrialReport, ...]
+    finish: FinishReport | None = None
+    instead: InsteadReport | None = None
 
 
 @dataclass(frozen=True)

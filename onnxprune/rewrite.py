@@ -130,7 +130,7 @@ class _Writer:
         written = {message.name for message in proto.output}
         for message in source.value_info:
             value = made.get(message.name)
-            if message.name in gone:
+            if message.name in gone or _outgrown(graph.initializers.get(message.name), message):
                 continue
             written.add(message.name)
             if value is None or self._original.kinds.get(value) == kind_of(value):
@@ -212,6 +212,15 @@ class _Writer:
         self._set_opsets(proto, source, function.opset_imports)
         for node in function:
             self._fill_node(proto.node.add(), node)
+
+
+def _outgrown(initializer: ir.Value | None, message: onnx.ValueInfoProto) -> bool:
+    """Whether a model says another shape of an initializer than the one that it has now."""
+    if initializer is None or initializer.const_value is None:
+        return False
+    said = message.type.tensor_type
+    sizes = [size.dim_value for size in said.shape.dim]
+    return said.HasField("shape") and sizes != list(initializer.const_value.shape.numpy())
 
 
 def _copy_into(copy: Any, message: Any, *names: str) -> None:

@@ -49,6 +49,11 @@ class RunFolder:
         return self.path / "journal.jsonl"
 
     @property
+    def levels(self) -> Path:
+        """The database of levels, while a search goes on."""
+        return self.path / "levels"
+
+    @property
     def report(self) -> Path:
         """The report as JSON."""
         return self.path / "report.json"

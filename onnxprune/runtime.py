@@ -50,6 +50,9 @@ class Session:
         model: path of an ONNX file, or its bytes.
         threads: threads inside an operator; None leaves the choice to onnxruntime.
         optimized_path: where onnxruntime saves the graph that it really runs.
+        constants: values of initializers of the main graph that the model declares as external data.
+            onnxruntime takes them before it optimizes the graph, so nothing of them is parsed and
+            everything that depends on them is folded as usual.
 
     Raises:
         ModelError: when onnxruntime cannot load the model.
@@ -61,6 +64,7 @@ class Session:
         *,
         threads: int | None = None,
         optimized_path: Path | None = None,
+        constants: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -69,6 +73,13 @@ class Session:
             # Level "extended" leaves out layout changes for one processor: the graph stays readable.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             options.optimized_model_filepath = str(optimized_path)
+        # The session reads these for as long as it lives.
+        self._constants = [
+            ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+            for array in (constants or {}).values()
+        ]
+        if constants:
+            options.add_external_initializers(list(constants), self._constants)
         label = "the model" if isinstance(model, bytes) else f"'{model}'"
         try:
             source = model if isinstance(model, bytes) else str(model)

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from onnxprune.data import load_data
 from onnxprune.errors import DataError
 from onnxprune.evaluate import Evaluator, split
-from onnxprune.model_io import data_files, load_model, model_bytes, save_model
-from onnxprune.paired import Drop, paired_drop
-from onnxprune.plan import masks_of
+from onnxprune.model_io import data_files, load_model
 from onnxprune.report import ModelReport, describe_model
 from onnxprune.rules import Ruled, apply_rules
 from onnxprune.runtime import Session
-from passes.apply import ApplyMasksPass
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     import onnx_ir as ir
 
     from onnxprune.data import Dataset, DataSource
     from onnxprune.recipe import Recipe
-    from passes.weights import Collection, Weight
+    from passes.weights import Collection
 
 MIN_SAMPLES = 10
+
+FEEDS = 16
+"""The search split is fed in about so many pieces, so that a race can stop between them ..."""
+FEED_SAMPLES = (32, 256)
+"""... of no fewer and no more samples than these."""
+
+NOT_OF_THE_SEARCH = ("trials", "minutes", "workers")
+"""What may change when a search is resumed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,41 +65,26 @@ class Study:
     data_fingerprint: str
     described: ModelReport
 
+    def model_fingerprint(self) -> str:
+        """SHA-256 of the model's file and its data files."""
+        return _fingerprint([self.path, *data_files(self.model)])
+
     @property
     def collection(self) -> Collection:
         """What is pruned."""
         return self.ruled.collection
 
-    def drop_of(self, keep: Mapping[str, int]) -> Drop:
-        """The drop on the search part when each weight keeps so many elements by magnitude."""
-        pruned = self.model.clone()
-        ApplyMasksPass(masks_of(self.collection.weights, keep, self.ruled.patterns))(pruned)
-        scores = self.evaluator.scores(self._session(pruned))
-        return paired_drop(self.evaluator.baseline, scores)
-
-    def _session(self, model: ir.Model) -> Session:
-        """A changed model, loaded; through a file where its data need one."""
-        if not data_files(self.model):
-            return Session(model_bytes(model), threads=self.threads)
-        with tempfile.TemporaryDirectory() as folder:
-            candidate = Path(folder) / "candidate.onnx"
-            save_model(model, candidate)
-            return Session(candidate, threads=self.threads)
-
     def identity(self, recipe: Recipe) -> dict[str, str]:
         """What a journal must match to be resumed: model, data, and all that shapes the search."""
         settings = recipe.model_dump(mode="json")
-        del settings["search"]["trials"]  # a search may be continued with more trials
+        for name in NOT_OF_THE_SEARCH:  # a search may be continued with more trials, or elsewhere
+            del settings["search"][name]
         del settings["finetune"]  # a search does not train
         return {
-            "model": _fingerprint([self.path, *data_files(self.model)]),
+            "model": self.model_fingerprint(),
             "data": self.data_fingerprint,
             **{f"recipe.{name}": json.dumps(value) for name, value in settings.items()},
         }
-
-
-def _is_main_initializer(weight: Weight, model: ir.Model) -> bool:
-    return weight.place == "initializer" and weight.graph is model.graph
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
@@ -129,7 +120,10 @@ def open_study(
     parts = split(
         len(samples), recipe.seed, calibration=recipe.data.calibration, search=recipe.data.search
     )
-    search = samples.take(parts.search)
+    # In random order: a race looks at the first samples first.
+    order = np.random.default_rng([recipe.seed, 1]).permutation(parts.search)
+    search = samples.take(order)
+    size = int(np.clip(len(search) // FEEDS, *FEED_SAMPLES))
     return Study(
         path=path,
         model=model,
@@ -137,7 +131,7 @@ def open_study(
         calibration=samples.take(parts.calibration),
         search=search,
         held_out=samples.take(parts.held_out),
-        evaluator=Evaluator(dense, search, recipe.data.metric),
+        evaluator=Evaluator(dense, search, recipe.data.metric, size),
         threads=threads,
         data_fingerprint=samples.fingerprint(),
         described=replace(describe_model(path, model), path=label or str(path)),

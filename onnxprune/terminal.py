@@ -185,10 +185,16 @@ def _weights_table(report: Report) -> Table:
     weights = report.weights or ()
     encoded = any(weight.encoding for weight in weights)
     fetched = any(weight.fetch_cycles is not None for weight in weights)
+    named = report.command == "inspect"  # rules and --nodes-to-exclude want names of nodes
+    patterns = len({weight.pattern for weight in weights}) > 1
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("weight", overflow="fold")
     table.add_column("read by")
+    if named:
+        table.add_column("node", overflow="fold")
     table.add_column("shape")
+    if patterns:
+        table.add_column("pattern")
     for heading in ("sparsity", "dense", *(["encoded"] if encoded else [])):
         table.add_column(heading, justify="right")
     if encoded:
@@ -199,7 +205,9 @@ def _weights_table(report: Report) -> Table:
         cells = [
             escape(weight.name),
             escape(", ".join(weight.op_types)),
+            *([escape(", ".join(weight.nodes))] if named else []),
             "x".join(map(str, weight.shape)),
+            *([weight.pattern or ""] if patterns else []),
             percent_text(weight.sparsity),
             bytes_text(weight.dense_bytes),
         ]

@@ -96,8 +96,9 @@ def quadratic(moments: Moments, dense: NDArray[np.float64], damping: float = DAM
 def least_squares(problem: Quadratic, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The best weights on a support: least squares, zero outside ``mask``.
 
-    Exact, row by row, where a row keeps up to :data:`EXACT_COLUMNS`; by conjugate gradients on all
-    rows at once (as ALPS) where rows keep more.
+    Exact, row by row, where a row keeps up to :data:`EXACT_COLUMNS` or prunes as few: the smaller of the
+    two sets is solved for (of what is pruned, w = w* - H^-1_P (H^-1_PP)^-1 w*_P, as Optimal Brain Surgeon
+    has it). By conjugate gradients on all rows at once (as ALPS) otherwise.
 
     Args:
         problem: what to solve.
@@ -106,27 +107,35 @@ def least_squares(problem: Quadratic, mask: NDArray[np.bool_]) -> NDArray[np.flo
     Returns:
         Weights ``(G, R, C)``.
     """
-    if mask.all():
-        return problem.optimum.copy()
-    result = np.zeros(problem.optimum.shape)
+    result = np.where(mask, problem.optimum, 0.0)
+    columns = mask.shape[2]
     for group, hessian in enumerate(problem.hessian):
+        kept = mask[group].sum(axis=1)
         right = problem.optimum[group] @ hessian
-        if mask[group].sum(axis=1).max() > EXACT_COLUMNS:
+        if np.minimum(kept, columns - kept).max() > EXACT_COLUMNS:
             result[group] = _conjugate_gradients(
                 hessian, right, problem.optimum[group], mask[group]
             )
             continue
-        for row in range(len(right)):
-            kept = np.flatnonzero(mask[group, row])
-            if kept.size:
-                result[group, row, kept] = linalg.solve(
-                    hessian[np.ix_(kept, kept)],
-                    right[row, kept],
-                    assume_a="pos",
-                    overwrite_a=True,
-                    check_finite=False,
-                )
+        inverse = linalg.inv(hessian) if (2 * kept > columns).any() else hessian
+        for row, keep in enumerate(mask[group]):
+            few, many = np.flatnonzero(~keep), np.flatnonzero(keep)
+            if few.size and few.size < many.size:
+                force = _solved(inverse[np.ix_(few, few)], problem.optimum[group, row, few])
+                result[group, row, many] -= inverse[np.ix_(many, few)] @ force
+            elif few.size and many.size:
+                result[group, row, many] = _solved(hessian[np.ix_(many, many)], right[row, many])
     return result
+
+
+def _solved(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The solution of a symmetric positive definite system, which ``matrix`` is lost to."""
+    solution: NDArray[np.float64]
+    _, solution, failed = linalg.lapack.dposv(matrix, right, overwrite_a=True)
+    if failed:
+        msg = "a principal part of the Hessian is not positive definite"
+        raise NotPositiveDefinite(msg)
+    return solution
 
 
 def _conjugate_gradients(

@@ -111,6 +111,12 @@ class Weight:
         return self.layout.elements
 
     @property
+    def fans(self) -> tuple[int, int, tuple[int, ...]]:
+        """Inputs (of one group), outputs (of all groups), and spatial sizes of the kernel."""
+        groups, rows, columns = self.layout.matrix_shape
+        return columns // self.taps, groups * rows, self.kernel
+
+    @property
     def graph(self) -> ir.Graph | None:
         """The graph it is stored in: the main graph, the body of a node, or that of a function."""
         return self.value.graph

@@ -28,6 +28,15 @@ def commands_page() -> str:
     return done.stdout
 
 
+def test_options_without_a_command_are_documented(commands_page: str) -> None:
+    command = [sys.executable, "-m", "onnxprune", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", done.stdout)) - {"--help"}
+    assert options == {"--version", "--install-completion", "--show-completion"}
+    section = commands_page.partition("## Without a command")[2].partition("\n## ")[0]
+    assert all(option in section for option in options)
+
+
 @pytest.mark.parametrize("name", command_names())
 def test_every_command_and_option_of_the_help_is_documented(name: str, commands_page: str) -> None:
     command = [sys.executable, "-m", "onnxprune", name, "--help"]

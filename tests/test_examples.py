@@ -36,3 +36,9 @@ def test_models_in_memory(models_folder: Path) -> None:
 def test_your_own_data(tmp_path: Path) -> None:
     report = load("your_own_data").main(tmp_path / "run", trials=4)
     assert report.quality.metric == "top1"
+
+
+def test_your_own_agent(capsys) -> None:
+    drop = load("your_own_agent").main(episodes=6)
+    assert -0.01 < drop < 0.95
+    assert capsys.readouterr().out.count("keeps") == 4

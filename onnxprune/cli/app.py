@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import onnxprune
 
@@ -15,8 +16,28 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
+JOB, MODELS, HARDWARE, TOOLS = "The main job", "Models", "Hardware", "Other tools"
+"""Where commands stand in ``--help``."""
+
+ORDER = (
+    *("compress", "search", "report", "recipe"),
+    *("inspect", "prune", "finetune", "shrink", "pack", "unpack", "verify"),
+    *("encode", "decode", "export", "estimate"),
+)
+"""The order of commands in ``--help``; others follow."""
+
+
+class _Commands(TyperGroup):
+    """The commands in the order in which one meets them, not that of imports."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
     name="onnxprune",
+    cls=_Commands,
     help="Compress any exported ONNX model: prune, pack, encode for hardware, verify, and report.",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from onnxprune.cli.app import INTERRUPTED, app, finish
+from onnxprune.cli.app import INTERRUPTED, MODELS, app, finish
 from onnxprune.cli.options import (
     AsJson,
     Data,
@@ -38,7 +38,7 @@ class PenaltyName(StrEnum):
     NONE = "none"
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def finetune(
     model: Model,
     output: Output,

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from onnxprune.cli.app import app, finish
+from onnxprune.cli.app import HARDWARE, app, finish
 from onnxprune.cli.options import AsJson, Embeddings, Model, Output
 
 
-@app.command()
+@app.command(rich_help_panel=HARDWARE)
 def encode(
     model: Model,
     output: Output,
@@ -88,10 +88,12 @@ def encode(
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=HARDWARE)
 def decode(
     blob: Annotated[Path, typer.Argument(help="Weight blob (.swb).", show_default=False)],
     output: Output,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Decode a weight blob to an .npz, one array for each weight, bit for bit.
 
@@ -101,10 +103,11 @@ def decode(
     from onnxprune.terminal import progress_bars
 
     with progress_bars() as progress:
-        api.decode(blob, output, progress=progress)
+        report = api.decode(blob, output, progress=progress)
+    finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=HARDWARE)
 def export(
     blob: Annotated[Path, typer.Argument(help="Weight blob (.swb).", show_default=False)],
     output: Annotated[
@@ -134,7 +137,7 @@ def export(
     api.export(blob, output, tensor=tensor, word_bytes=word_bytes)
 
 
-@app.command()
+@app.command(rich_help_panel=HARDWARE)
 def estimate(
     source: Annotated[
         Path,

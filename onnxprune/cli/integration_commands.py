@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from onnxprune.cli.app import app
+from onnxprune.cli.app import TOOLS, app
 from onnxprune.cli.options import Output
 
 
-@app.command("olive-config")
+@app.command("olive-config", rich_help_panel=TOOLS)
 def olive_config(output: Output) -> None:
     """Write Olive's package configuration with onnxprune's pass added.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onnxprune.cli.app import app, finish
+from onnxprune.cli.app import MODELS, app, finish
 from onnxprune.cli.options import (
     Allocation,
     AsJson,
@@ -26,7 +26,7 @@ from onnxprune.cli.options import (
 )
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def inspect(model: Model, *, embeddings: Embeddings = False, as_json: AsJson = False) -> None:
     """Show the weights that can be pruned, their sparsity now, and why others are skipped.
 
@@ -40,7 +40,7 @@ def inspect(model: Model, *, embeddings: Embeddings = False, as_json: AsJson = F
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def prune(
     model: Model,
     output: Output,
@@ -142,7 +142,7 @@ def prune(
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def pack(
     model: Model,
     output: Output,
@@ -213,7 +213,7 @@ def pack(
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def unpack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
     """Write the dense model with zeros that a packed model stands for, bit for bit.
 
@@ -227,7 +227,7 @@ def unpack(model: Model, output: Output, *, as_json: AsJson = False) -> None:
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def shrink(
     model: Model,
     output: Output,
@@ -270,7 +270,7 @@ def shrink(
     finish(report, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def verify(
     reference: Annotated[Path, typer.Argument(help="ONNX file that is right.", show_default=False)],
     candidate: Annotated[

@@ -35,7 +35,9 @@ class ControllerName(StrEnum):
     """Who searches."""
 
     BAYES = "bayes"
+    EVOLUTION = "evolution"
     RANDOM = "random"
+    RL = "rl"
 
 
 Model = Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)]

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from onnxprune.cli.app import app, finish
+from onnxprune.cli.app import JOB, app, finish
 from onnxprune.cli.options import AsJson
 
 
-@app.command()
+@app.command(rich_help_panel=JOB)
 def report(
     run: Annotated[
         Path, typer.Argument(help="Folder that compress or search wrote.", show_default=False)

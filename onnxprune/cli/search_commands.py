@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxprune.cli.app import INTERRUPTED, app, finish
+from onnxprune.cli.app import INTERRUPTED, JOB, app, finish
 from onnxprune.cli.options import (
     AsJson,
     Controller,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from onnxprune.recipe import Recipe
 
 
-@app.command()
+@app.command(rich_help_panel=JOB)
 def search(
     model: Model,
     output: RunFolder,
@@ -78,7 +78,7 @@ def search(
     _search(model, output, data, resolved, threads, resume=resume, full=False, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=JOB)
 def compress(
     model: Model,
     output: RunFolder,
@@ -130,7 +130,7 @@ def compress(
     _search(model, output, data, resolved, threads, resume=resume, full=True, as_json=as_json)
 
 
-@app.command("recipe")
+@app.command("recipe", rich_help_panel=JOB)
 def show_recipe(
     recipe: Annotated[
         Path | None, typer.Argument(help="YAML recipe; the defaults when left out.")

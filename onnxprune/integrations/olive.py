@@ -28,6 +28,7 @@ from olive.search.search_parameter import Categorical
 from onnxprune import api
 from onnxprune.model_io import load_model
 from onnxprune.one_shot import ALLOCATIONS
+from onnxprune.recipe import load_recipe
 from passes.methods import METHODS
 
 if TYPE_CHECKING:
@@ -89,6 +90,12 @@ class OnnxPrune(Pass):  # type: ignore[misc]  # Olive ships no types
                 default_value=None,
                 description="Operators whose weights are pruned; all when None.",
             ),
+            "rules": PassConfigParam(
+                type_=list,
+                default_value=None,
+                description="Rules as in a recipe: sparsity, pattern or exclude for single weights, by "
+                "node-name pattern (match) and operators (op_types).",
+            ),
             "packed": PassConfigParam(
                 type_=bool,
                 default_value=False,
@@ -103,6 +110,7 @@ class OnnxPrune(Pass):  # type: ignore[misc]  # Olive ships no types
     ) -> ONNXModelHandler:
         settings: Any = config
         target = resolve_onnx_path(output_model_path)
+        recipe = load_recipe(None, {"rules": settings.rules})
         with tempfile.TemporaryDirectory() as folder:
             pruned = Path(folder) / "pruned.onnx"
             report = api.prune(
@@ -113,6 +121,7 @@ class OnnxPrune(Pass):  # type: ignore[misc]  # Olive ships no types
                 allocation=settings.allocation,
                 pattern=settings.pattern,
                 data=_feeds(settings.data_config, model) if settings.data_config else None,
+                recipe=recipe,
                 nodes_to_exclude=settings.nodes_to_exclude or (),
                 op_types_to_prune=settings.op_types_to_prune,
             )

@@ -1,6 +1,6 @@
 """The contract of all controllers: ask for candidates, tell what came of them.
 
-What a controller proposes depends on the space, the seed and the trials told so far, and on nothing
+What a controller proposes depends on the problem, the seed and the trials told so far, and on nothing
 else. So a search that was killed resumes by telling the journal's trials to a fresh controller.
 ``tests/contracts/test_controllers.py`` checks this of every controller.
 """
@@ -8,7 +8,6 @@ else. So a search that was killed resumes by telling the journal's trials to a f
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -16,62 +15,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from onnxprune.search.space import Levels, Space
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One candidate and what came of it.
-
-    Attributes:
-        levels: the candidate.
-        cost: in the unit of the space's costs.
-        drop: mean drop on the search split.
-        drop_upper: its upper confidence bound, which must stay within the limit.
-    """
-
-    levels: Levels
-    cost: float
-    drop: float
-    drop_upper: float
+    from onnxprune.search.problem import Problem, Trial
+    from onnxprune.search.space import Levels
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What a controller is to solve: least cost at ``drop_upper <= max_drop``.
-
-    Attributes:
-        space: the decision variables and their costs.
-        max_drop: the limit.
-        starts: candidates to try first, in order; the dense model (all levels 0) need not be tried.
-    """
-
-    space: Space
-    max_drop: float
-    starts: tuple[Levels, ...] = ()
-
-    def feasible(self, trial: Trial) -> bool:
-        """Whether a trial keeps the limit."""
-        return trial.drop_upper <= self.max_drop
-
-    def hopeless(self, levels: NDArray[np.int64], trials: Sequence[Trial]) -> NDArray[np.bool_]:
-        """Which candidates ``(M, D)`` prune every weight at least as much as one that failed badly.
-
-        Badly is a drop of more than twice the limit. More pruning seldom loses less, so such
-        candidates wait until nothing else is left.
-        """
-        failed = [trial.levels for trial in trials if trial.drop > 2 * self.max_drop]
-        result = np.zeros(len(levels), dtype=np.bool_)
-        for limit in failed:
-            result |= (levels >= np.array(limit)).all(axis=1)
-        return result
-
-    def best(self, trials: Sequence[Trial]) -> Trial | None:
-        """The cheapest trial that keeps the limit; the earlier one of equals."""
-        kept = [trial for trial in trials if self.feasible(trial)]
-        return min(kept, key=lambda trial: trial.cost, default=None)
+ATTEMPTS = 1000
+"""How often a candidate is drawn again when it was there before."""
 
 
 class Controller(abc.ABC):
@@ -88,14 +37,18 @@ class Controller(abc.ABC):
         self.trials: list[Trial] = []
 
     @final
-    def ask(self, count: int = 1) -> list[Levels]:
-        """The next ``count`` candidates, all different and none told before.
+    def ask(self, count: int = 1, pending: Sequence[Levels] = ()) -> list[Levels]:
+        """The next ``count`` candidates, all different and none told or pending.
 
         Fewer, or none, come back when the space is exhausted.
+
+        Args:
+            count: how many.
+            pending: candidates asked before and not told yet.
         """
         asked: list[Levels] = []
         for _ in range(count):
-            candidate = self._next(asked)
+            candidate = self._next([*pending, *asked])
             if candidate is None:
                 break
             asked.append(candidate)
@@ -119,6 +72,18 @@ class Controller(abc.ABC):
     def seen(self, pending: Sequence[Levels]) -> set[Levels]:
         """All candidates that must not come again."""
         return {trial.levels for trial in self.trials} | set(pending)
+
+    @final
+    def anywhere(self, seen: set[Levels], rng: np.random.Generator) -> Levels | None:
+        """For a controller that finds nothing new near: any candidate not seen, uniformly drawn.
+
+        None after many attempts, or where there is a budget, which it would hardly meet.
+        """
+        space = self.problem.space
+        if self.problem.objective != "cost":
+            return None
+        drawn = rng.integers(0, space.tops + 1, (ATTEMPTS, space.dimensions)).tolist()
+        return next((levels for levels in map(tuple, drawn) if levels not in seen), None)
 
     def _next(self, pending: Sequence[Levels]) -> Levels | None:
         number = len(self.trials) + len(pending)

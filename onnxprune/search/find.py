@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import onnxprune
 from onnxprune import hardware
+from onnxprune.candidates import Candidates
+from onnxprune.errors import RecipeError
 from onnxprune.memories import find_memory
 from onnxprune.plan import Plan
-from onnxprune.report import SearchReport, SplitSizes, TrialReport
-from onnxprune.search.controller import Problem, Trial
-from onnxprune.search.journal import Journal
-from onnxprune.search.measure import elements_space, measured_space
-from onnxprune.search.run import make_controller, run_search
-from passes.allocation import global_threshold, uniform
+from onnxprune.report import FinishReport, SearchReport, SplitSizes, TrialReport
+from onnxprune.search.features import variable_features
+from onnxprune.search.finish import Finished, Finisher
+from onnxprune.search.groups import group_weights, levels_of
+from onnxprune.search.journal import Finish, Journal
+from onnxprune.search.levels import open_levels, watch
+from onnxprune.search.measure import CostOf, measured_space
+from onnxprune.search.plans import Plans, level_losses
+from onnxprune.search.problem import Problem, Trial, front
+from onnxprune.search.run import check_installed, make_controller, run_search
+from onnxprune.search.tester import Tester
 from passes.pack import MODEL_BYTES, packed_bytes
-from passes.saliency import magnitude
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
-    from typing import Any
 
     from numpy.typing import NDArray
 
     from onnxprune.recipe import Recipe, Unit
-    from onnxprune.search.space import Levels, Space
+    from onnxprune.search.space import Levels
     from onnxprune.study import Study
-    from passes.weights import Weight
 
-START_RATES = (2, 4, 8, 16, 32)
-"""Compression rates at which the plain allocations are tried before the controller proposes."""
+    Progress = Callable[[str, int, int], None]
 
 BEST_SHOWN = 5
+"""Trials that the report shows."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,24 @@ class Found:
     """What a search found.
 
     Attributes:
-        plan: the cheapest one that keeps the limit on the search part; when none does, the densest that
-            the recipe's rules allow.
+        plan: the best one that keeps the limit on the search part; dense when none does.
+        constants: what to put in the model's place for it.
         kept: whether any trial kept the limit.
         trials: all of them.
+        search: what was searched, to try other trials of it.
         report: for the report.
+        methods: how weights were pruned.
+        warnings: sentences for the report.
     """
 
     plan: Plan
+    constants: Mapping[str, NDArray[Any]]
     kept: bool
     trials: tuple[Trial, ...]
+    search: Search
     report: SearchReport
+    methods: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def open_journal(study: Study, recipe: Recipe, path: Path, *, resume: bool) -> Journal:
@@ -65,97 +77,240 @@ def open_journal(study: Study, recipe: Recipe, path: Path, *, resume: bool) -> J
     return Journal(path, header, resume=resume)
 
 
-def find_plan(
-    study: Study, recipe: Recipe, journal: Journal, progress: Callable[[int, int], None]
-) -> Found:
-    """Search as the recipe says, from where the journal stands.
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A search, ready to be run: its levels, problem and tester.
+
+    Attributes:
+        study, recipe: as given.
+        tester: tries candidates of its ``problem``.
+        plans: those that need no trial.
+        unit: of the costs.
+        cost_of: a weight's cost in that unit, from its array; None counts elements.
+    """
+
+    study: Study
+    recipe: Recipe
+    tester: Tester
+    plans: Plans
+    unit: Unit
+    cost_of: CostOf | None
+
+    @property
+    def problem(self) -> Problem:
+        """What is searched."""
+        return self.tester.problem
+
+    def plan(self, keep: Mapping[str, int]) -> Plan:
+        """Counts as a plan of the model."""
+        return Plan(
+            keep, {weight.name: weight.elements for weight in self.study.collection.weights}
+        )
+
+    def cost(self, keep: Mapping[str, int], constants: Mapping[str, NDArray[Any]]) -> float:
+        """The cost of a whole model whose weights keep so many elements, from its constants."""
+        if self.cost_of is None:
+            return self.problem.space.base_cost + sum(keep.values())
+        return self.problem.space.base_cost + sum(
+            self.cost_of(weight, constants.get(weight.name, weight.array()))
+            for weight in self.study.collection.weights
+        )
+
+
+def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) -> Search:
+    """Build the levels that are missing, and pose the problem.
+
+    Args:
+        study: the model and its data.
+        recipe: all settings.
+        levels: folder of the database.
+        progress: told of steps.
+
+    Raises:
+        RecipeError, DataError: when an option or the data cannot be used.
+        RunError: when the folder holds other levels.
+        OutputError: when it cannot be written.
+    """
+    check_installed(recipe.search.controller)
+    weights = study.collection.weights
+    groups = group_weights(study.ruled, recipe.search.groups)
+    keeps: dict[str, tuple[int, ...]] = {}
+    for _, members in groups:
+        keeps |= levels_of(members, study.ruled)
+    watched = watch(study, recipe)
+    database = open_levels(
+        study,
+        recipe,
+        keeps,
+        watched,
+        levels,
+        workers=recipe.search.workers,
+        progress=lambda done, total: progress("levels", done, total),
+    )
+    target = recipe.parsed_target
+    unit: Unit = target.unit if target else "elements"
+    cost_of, base = _costs(study, recipe, unit)
+    space = measured_space(groups, keeps, database, cost_of, base)
+    losses = None
+    if watched is not None:
+        losses = level_losses(
+            weights,
+            database,
+            watched.output_error(),
+            lambda done, total: progress("sensitivity", done, total),
+        )
+    plans = Plans(weights, space, losses)
+    problem = Problem(
+        space,
+        recipe.max_drop,
+        (),
+        recipe.search.objective,
+        _budget(recipe, space.cost(space.dense)),
+    )
+    problem = replace(
+        problem, starts=plans.starts(problem), features=variable_features(space, weights)
+    )
+    tester = Tester(
+        problem,
+        database,
+        Candidates(study.path, database.names),
+        study.evaluator,
+        recipe.search.confidence,
+        study.threads,
+    )
+    return Search(study, recipe, tester, plans, unit, cost_of)
+
+
+def find_plan(search: Search, journal: Journal, progress: Progress) -> Found:
+    """Search as the recipe says, from where the journal stands, and finish what was found.
 
     Raises:
         OutputError: when the journal cannot be written.
     """
-    target = recipe.parsed_target
-    unit: Unit = target.unit if target else "elements"
-    space = _space(study, recipe, unit)
-    problem = Problem(space, recipe.max_drop, _starts(study, space))
+    recipe, study, problem = search.recipe, search.study, search.problem
+    minutes = recipe.search.minutes
     trials = run_search(
         make_controller(recipe.search.controller, problem, recipe.seed),
         journal,
-        study.drop_of,
+        search.tester,
         trials=recipe.search.trials,
-        confidence=recipe.search.confidence,
-        progress=progress,
+        deadline=None if minutes is None else time.monotonic() + 60 * minutes,
+        progress=lambda done, total: progress("search", done, total),
     )
     best = problem.best(trials)
-    elements = {weight.name: weight.elements for weight in study.collection.weights}
-    plan = Plan(space.keep(best.levels if best else (0,) * space.dimensions), elements)
-    splits = SplitSizes(len(study.calibration), len(study.search), len(study.held_out))
+    finished = _finish(search, journal, trials, best, progress)
+    plan = search.plan(finished.keep)
     report = SearchReport(
         controller=recipe.search.controller,
+        objective=problem.objective,
         trials=len(trials),
-        candidates=len(trials),
+        candidates=len(trials) + len(journal.finishes),
         seed=recipe.seed,
-        unit=unit,
+        unit=search.unit,
         confidence=recipe.search.confidence,
-        splits=splits,
-        best=_best_trials(problem, trials, elements),
+        splits=SplitSizes(len(study.calibration), len(study.search), len(study.held_out)),
+        best=_best_trials(search, trials),
+        finish=None if finished.finish is None else _finish_report(finished.finish),
     )
-    return Found(plan, best is not None, tuple(trials), report)
+    return Found(
+        plan,
+        finished.constants,
+        best is not None,
+        tuple(trials),
+        search,
+        report,
+        finished.methods,
+        finished.warnings,
+    )
 
 
-def _space(study: Study, recipe: Recipe, unit: Unit) -> Space:
-    weights = study.collection.weights
-    if unit == "elements":
-        return elements_space(study.ruled)
-    encoding = recipe.encode.encoding
-    if unit == "blob_bytes":
-        return measured_space(
-            study.ruled, lambda weight, array: hardware.encoded_bytes(weight, array, encoding), 0.0
+def constants_of(search: Search, levels: Levels) -> tuple[Plan, Mapping[str, NDArray[Any]]]:
+    """The plan of a candidate as it was tried, and what to put in the model's place."""
+    keep = search.problem.space.keep(levels)
+    return search.plan(keep), search.tester.database.constants(keep)
+
+
+def _finish(
+    search: Search,
+    journal: Journal,
+    trials: list[Trial],
+    best: Trial | None,
+    progress: Progress,
+) -> Finished:
+    study, recipe = search.study, search.recipe
+    space, database = search.problem.space, search.tester.database
+    keep = space.keep(best.levels if best else space.dense)
+    if best and recipe.prune.method != "magnitude" and recipe.search.finish:
+        finisher = Finisher(study, recipe, search.tester, journal, search.cost)
+        made = finisher.run(
+            trials.index(best), keep, lambda done, total: progress("finish", done, total)
         )
+        if made is not None and _better(search.problem, made, best):
+            return made
+    methods = {name: database.entries[name].method for name in keep}
+    return Finished(keep, database.constants(keep), None, methods)
+
+
+def _finish_report(finish: Finish) -> FinishReport:
+    return FinishReport(finish.finish, finish.shift, finish.cost, finish.drop, finish.drop_upper)
+
+
+def _better(problem: Problem, made: Finished, best: Trial) -> bool:
+    assert made.finish is not None
+    if problem.objective == "drop":
+        return made.finish.drop <= best.drop
+    return made.finish.cost <= best.cost
+
+
+def _budget(recipe: Recipe, dense: float) -> float | None:
+    target = recipe.parsed_target
+    if recipe.search.objective != "drop":
+        return None
+    if target is None:
+        msg = (
+            "search.objective drop needs a target to keep to: give --target, for instance 10x, "
+            "200kB or 500000cycles"
+        )
+        raise RecipeError(msg)
+    return dense / target.limit if target.unit == "elements" else target.limit
+
+
+def _costs(study: Study, recipe: Recipe, unit: Unit) -> tuple[CostOf | None, float]:
+    """A weight's cost in a unit, and that of the model beside its weights."""
+    encoding = recipe.encode.encoding
+    if unit == "elements":
+        return None, 0.0
+    if unit == "blob_bytes":
+        return lambda weight, array: hardware.encoded_bytes(weight, array, encoding), 0.0
     if unit == "cycles":
         memory = find_memory(recipe.estimate.memory)
-        return measured_space(
-            study.ruled,
-            lambda w, array: hardware.cycles_of(hardware.encoded_bytes(w, array, encoding), memory),
+        return (
+            lambda weight, array: hardware.cycles_of(
+                hardware.encoded_bytes(weight, array, encoding), memory
+            ),
             0.0,
         )
-    rest = study.path.stat().st_size - sum(weight.array().nbytes for weight in weights)
-    return measured_space(study.ruled, _packed_cost, float(rest + MODEL_BYTES))
-
-
-def _packed_cost(weight: Weight, array: NDArray[Any]) -> float:
-    del weight
-    return packed_bytes(array)
-
-
-def _starts(study: Study, space: Space) -> tuple[Levels, ...]:
     weights = study.collection.weights
-    elements = {weight.name: weight.elements for weight in weights}
-    scores = {weight.name: magnitude(weight.matrices()) for weight in weights}
-    allocations = [
-        allocation
-        for rate in START_RATES
-        for allocation in (
-            global_threshold(scores, 1 - 1 / rate),
-            uniform(elements, 1 - 1 / rate),
-        )
-    ]
-    return tuple(dict.fromkeys(space.nearest(allocation) for allocation in allocations))
+    rest = study.path.stat().st_size - sum(weight.array().nbytes for weight in weights)
+    return lambda _, array: packed_bytes(array), float(rest + MODEL_BYTES)
 
 
-def _best_trials(
-    problem: Problem, trials: list[Trial], elements: dict[str, int]
-) -> tuple[TrialReport, ...]:
-    ranked = sorted(
-        (number for number, trial in enumerate(trials) if problem.feasible(trial)),
-        key=lambda number: trials[number].cost,
-    )
+def _best_trials(search: Search, trials: list[Trial]) -> tuple[TrialReport, ...]:
+    """The trials that the report shows: the best by the objective, or a front's own."""
+    problem = search.problem
+    if problem.objective == "front":
+        shown = front(trials)
+    else:
+        kept = (trial for trial in trials if problem.feasible(trial))
+        by_drop = problem.objective == "drop"
+        shown = sorted(kept, key=lambda t: t.drop if by_drop else t.cost)[:BEST_SHOWN]
     return tuple(
         TrialReport(
-            number,
-            trials[number].cost,
-            trials[number].drop,
-            trials[number].drop_upper,
-            Plan(problem.space.keep(trials[number].levels), elements).sparsity,
+            trials.index(trial),
+            trial.cost,
+            trial.drop,
+            trial.drop_upper,
+            search.plan(problem.space.keep(trial.levels)).sparsity,
         )
-        for number in ranked[:BEST_SHOWN]
+        for trial in shown
     )

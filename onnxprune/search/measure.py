@@ -1,4 +1,4 @@
-"""What each level of each weight costs, in the unit that the search is to reduce."""
+"""What each level of each variable costs, in the unit that the search is to reduce."""
 
 from __future__ import annotations
 
@@ -7,65 +7,57 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.search.space import Space, ladder
-from passes.saliency import magnitude
+from onnxprune.search.space import Space, Variable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
-    from onnxprune.rules import Ruled
-    from passes.patterns import Pattern
+    from onnxprune.search.database import LevelDatabase
+    from onnxprune.search.groups import Group
     from passes.weights import Weight
 
 CostOf = Callable[["Weight", "NDArray[Any]"], float]
 """The cost of a weight whose array, in stored order, has been pruned."""
 
-STRIDE = 4
-"""Every fourth level is measured on the pruned array; those between are interpolated."""
 
+def measured_space(
+    groups: Sequence[Group],
+    keeps: Mapping[str, tuple[int, ...]],
+    database: LevelDatabase,
+    cost_of: CostOf | None,
+    base_cost: float,
+) -> Space:
+    """The space of all levels of a database, each level's cost measured on its array.
 
-def levels_of(weight: Weight, ruled: Ruled) -> tuple[int, ...]:
-    """How many elements a weight may keep: one level where a rule fixes it, else all its pattern allows."""
-    if weight.name in ruled.keep:
-        return (ruled.keep[weight.name],)
-    most = ruled.most(weight)
-    steps = ladder(weight.elements)
-    return steps if most == weight.elements else (most, *(keep for keep in steps if keep < most))
+    The figures in a report do not come from here; they are counted on what was written.
 
-
-def elements_space(ruled: Ruled) -> Space:
-    """The cost of a level is the number of elements that it keeps."""
-    weights = ruled.collection.weights
-    keeps = tuple(levels_of(weight, ruled) for weight in weights)
-    costs = tuple(tuple(float(keep) for keep in levels) for levels in keeps)
-    return Space(tuple(weight.name for weight in weights), keeps, costs)
-
-
-def measured_space(ruled: Ruled, cost_of: CostOf, base_cost: float) -> Space:
-    """The cost of a level is measured: the weight is pruned to it by magnitude and costed.
-
-    Between measured levels cost is taken as linear in the number of elements kept. The figures in a
-    report do not come from here; they are counted on what was written.
+    Args:
+        groups: the variables and their weights.
+        keeps: by weight, the elements kept at each level, falling.
+        database: built for these.
+        cost_of: a weight's cost; None counts the elements that the masks keep.
+        base_cost: of the model beside its weights.
     """
-    weights = ruled.collection.weights
-    keeps = tuple(levels_of(weight, ruled) for weight in weights)
-    costs = tuple(
-        _level_costs(weight, ruled.patterns[weight.name], levels, cost_of)
-        for weight, levels in zip(weights, keeps, strict=True)
-    )
-    return Space(tuple(weight.name for weight in weights), keeps, costs, base_cost)
+    variables = []
+    for name, weights in groups:
+        costs = sum(_costs(weight, keeps[weight.name], database, cost_of) for weight in weights)
+        # A code may cost a little more where less is kept; a search wants more pruning never to cost more.
+        falling = np.minimum.accumulate(costs)
+        members = {weight.name: keeps[weight.name] for weight in weights}
+        variables.append(Variable(name, members, tuple(float(cost) for cost in falling)))
+    return Space(tuple(variables), base_cost)
 
 
-def _level_costs(
-    weight: Weight, pattern: Pattern, levels: tuple[int, ...], cost_of: CostOf
-) -> tuple[float, ...]:
-    scores = magnitude(weight.matrices())
-    chosen = sorted({*range(0, len(levels), STRIDE), len(levels) - 1})
-    measured = [
-        cost_of(weight, weight.masked(pattern.mask(scores, levels[index]))) for index in chosen
-    ]
-    kept = np.array([levels[index] for index in chosen])
-    costs = np.interp(np.array(levels), kept[::-1], np.array(measured)[::-1])
-    # A code may cost a little more where less is kept; a search wants more pruning never to cost more.
-    falling = np.minimum.accumulate(costs)
-    return tuple(float(cost) for cost in falling)
+def _costs(
+    weight: Weight, keeps: Sequence[int], database: LevelDatabase, cost_of: CostOf | None
+) -> NDArray[np.float64]:
+    costs = []
+    for keep in keeps:
+        if cost_of is None:
+            costs.append(float(database.kept(weight.name, keep)))
+        else:
+            array = weight.array() if keep == weight.elements else database.array(weight.name, keep)
+            costs.append(cost_of(weight, array))
+    return np.array(costs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -81,9 +82,23 @@ def test_every_other_function_takes_every_form(
     assert onnxprune.verify(pruned, packed, rtol=0, atol=0).verification.passed
     assert not onnxprune.verify(model, pruned).verification.passed
     onnxprune.encode(pruned, tmp_path / "w.swb")
-    onnxprune.decode(tmp_path / "w.swb", tmp_path / "w.npz")
+    decoded = onnxprune.decode(tmp_path / "w.swb", tmp_path / "w.npz")
+    assert decoded.totals.blob_bytes == (tmp_path / "w.swb").stat().st_size
+    assert sum(weight.nonzeros for weight in decoded.weights) == decoded.totals.nonzeros
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        decoded.totals.nonzeros = 0
     assert onnxprune.estimate(pruned).totals.fetch_cycles > 0
+    smaller = onnxprune.shrink(model)
+    assert smaller.output is not None
+    brief = {"sparsify": 0, "prune": 1, "recover": 0}
+    training = {f"finetune.phases.{name}": epochs for name, epochs in brief.items()}
+    tuned = onnxprune.finetune(
+        model, str(mlp_data), recipe=load_recipe(None, training | {"target": "2x"}), device="cpu"
+    )
+    assert tuned.totals.nonzeros == 128
+    assert sum(np.count_nonzero(array) for array in weights_of(tuned.output).values()) == 128
     recipe = load_recipe(None, {"search.trials": 3, "max_drop": 0.3})
+    assert onnxprune.search(model, str(mlp_data), tmp_path / "search", recipe).search.trials == 3
     report = onnxprune.compress(model, str(mlp_data), tmp_path / "run", recipe)
     text = (tmp_path / "run" / "report.json").read_text(encoding="utf-8")
     assert report.to_json() == text

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from onnxprune.errors import RunError
-from onnxprune.search.controller import Trial
 from onnxprune.search.journal import Journal
+from onnxprune.search.problem import Trial
 
 HEADER = {"model": "abc", "seed": 1}
 

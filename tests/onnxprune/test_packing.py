@@ -157,3 +157,24 @@ def test_shrinking_reports_what_it_saved(pruned: Path, tmp_path: Path) -> None:
     assert len(report["shrunk"]["latency_ms"]) == 2
     assert report["verification"]["passed"]
     assert api.verify(pruned, small).succeeded
+
+
+def test_shapes_that_a_file_states_are_those_that_shrinking_left(
+    models_folder: Path, tmp_path: Path
+) -> None:
+    """torch's exporter states the shape of every initializer too; what is stale misleads runtimes."""
+    source, pruned = models_folder / "lenet5.onnx", tmp_path / "pruned.onnx"
+    small, packed = tmp_path / "small.onnx", tmp_path / "packed.onnx"
+    stated = {value.name for value in onnx.load(source).graph.value_info}
+    assert "fc1.weight" in stated, "this test can fail"
+    api.prune(source, pruned, sparsity=0.5, pattern="channel", nodes_to_exclude=["conv1.weight"])
+    api.shrink(pruned, small)
+    api.pack(small, packed)
+    for path in (small, packed):
+        model = onnx.load(path)
+        shapes = {t.name: list(t.dims) for t in onnx.load(small).graph.initializer}
+        for value in model.graph.value_info:
+            if value.name in shapes:
+                said = [size.dim_value for size in value.type.tensor_type.shape.dim]
+                assert said == shapes[value.name], value.name
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)

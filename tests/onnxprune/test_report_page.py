@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from onnxprune import api
+from onnxprune.formats import bytes_text
 from onnxprune.recipe import load_recipe
 
 
@@ -49,6 +51,35 @@ def test_the_page_works_offline_and_says_what_counts(browser, page_file: Path) -
     assert page.locator("section.cards .card").count() >= 5
     cards = page.locator("section.cards").bounding_box()
     assert cards["y"] + cards["height"] < 900, "the summary does not fit one screen"
+    lost = page.locator("#no-gain").bounding_box()
+    assert lost["y"] + lost["height"] < 900, "what is not gained does not fit the first screen"
+
+
+def test_encodings_history_and_front_are_drawn_from_the_run(browser, page_file: Path) -> None:
+    page = browser.new_page()
+    page.goto(page_file.as_uri())
+    report = json.loads(page_file.with_name("report.json").read_text(encoding="utf-8"))
+    plot = page.get_by_role("img", name="Bytes by encoding")
+    spoken = plot.locator("rect title").all_text_contents()
+    encodings = {weight["encoding"] for weight in report["weights"]}
+    assert {text.split(",")[0] for text in spoken} == encodings
+    assert len(spoken) == 2 * len(encodings)
+    for kind, total in (("dense", "dense_bytes"), ("encoded", "encoded_bytes")):
+        expected = dict.fromkeys(encodings, 0)
+        for weight in report["weights"]:
+            expected[weight["encoding"]] += weight[total]
+        for name, size in expected.items():
+            assert any(
+                text.startswith(f"{name},") and text.endswith(f"{kind}: {bytes_text(size)}")
+                for text in spoken
+            )
+    course = page.get_by_role("img", name="Course of the search")
+    assert course.locator("circle").count() == report["search"]["trials"] == 8
+    search = page.get_by_role("img", name="Search: points lost against")
+    assert search.locator("circle").count() == 8
+    front = search.locator("path.front").get_attribute("d")
+    assert front.startswith("M")
+    assert "nan" not in front.lower()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -65,6 +96,18 @@ def test_nothing_sticks_out_and_text_stands_out(
     levels = [sum(map(int, colour[4:-1].split(","))) / 765 for colour in (ink, paper)]
     assert abs(levels[0] - levels[1]) > 0.6
     assert (levels[1] < 0.5) == (scheme == "dark")
+
+
+def test_texts_of_plots_are_large_enough_on_a_phone(browser, page_file: Path) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 800})
+    page.goto(page_file.as_uri())
+    heights = page.eval_on_selector_all(
+        "svg text", "texts => texts.map(text => text.getBoundingClientRect().height)"
+    )
+    assert len(heights) > 20
+    assert min(heights) > 9
+    unnamed = page.locator(".scroll:not([role=region][aria-label])").count()
+    assert unnamed == 0, "what scrolls can be reached by keyboard, and has a name"
 
 
 def column(page, number: int) -> list[str]:

@@ -357,6 +357,17 @@ def test_recurrent_and_stacked_weights_have_no_kernel(shared_models: Path) -> No
         assert groups * pattern.most(rows, columns) <= 0.52 * weight.elements
 
 
+def test_inspect_shows_the_names_that_rules_take(net: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "onnxprune", "inspect", net],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in (*NODES, "w0", "w1", "w2"):
+        assert name in done.stdout
+
+
 def test_a_default_recipe_rules_nothing(net: Path) -> None:
     settled = apply_rules(collect_weights(load_model(net)), Recipe())
     assert (dict(settled.keep), settled.structured, len(settled.free)) == ({}, False, 3)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+import pytest
 from onnx import helper
 
-from onnxprune.recipe import Recipe
+from onnxprune.recipe import Recipe, load_recipe
+from onnxprune.search.find import open_search
 from onnxprune.study import open_study
 
 
@@ -28,15 +33,25 @@ def test_a_candidate_is_pruned_wherever_its_weights_are(
     mlp: Path, mlp_data: Path, tmp_path: Path
 ) -> None:
     other = with_constants(mlp, tmp_path / "constants.onnx")
-    drops = []
+    outcomes = []
     for path in (mlp, other):
-        study = open_study(path, str(mlp_data), Recipe())
+        settings = load_recipe(None, {"prune.method": "magnitude"})
+        study = open_study(path, str(mlp_data), settings)
         assert {w.name for w in study.collection.weights} == {"fc0.weight", "fc1.weight"}
-        drop = study.drop_of({"fc0.weight": 8, "fc1.weight": 60})
-        drops.append((drop.mean, drop.interval()))
-        study.drop_of({"fc0.weight": 192, "fc1.weight": 64})
-    assert drops[0] == drops[1]
-    assert drops[0][0] > 0.05
+        levels = tmp_path / f"{path.stem}-levels"
+        search = open_search(study, settings, levels, lambda *_: None)
+        chosen = {"fc0.weight": 18, "fc1.weight": 1}
+        candidate = tuple(chosen[variable.name] for variable in search.problem.space.variables)
+        trial = search.tester(candidate, np.inf)
+        again = pickle.loads(pickle.dumps(search.tester.candidates))
+        constants = search.tester.database.constants(search.problem.space.keep(candidate))
+        scores = study.evaluator.scores(again.session(constants))
+        assert trial.drop == pytest.approx((study.evaluator.baseline - scores).mean())
+        search.tester((3, 5), np.inf)
+        assert search.tester(candidate, np.inf) == trial
+        outcomes.append(replace(trial, levels=()))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0].drop > 0.05
 
 
 def test_a_journal_knows_the_external_data(mlp: Path, mlp_data: Path, tmp_path: Path) -> None:

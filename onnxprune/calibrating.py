@@ -1,0 +1,90 @@
+"""Calibration samples in the form in which ``passes`` want them: feeds, and a runner of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.errors import DataError, OnnxPruneError
+from onnxprune.evaluate import prepare
+from onnxprune.model_io import model_bytes
+from onnxprune.runtime import Session
+from passes.calibration import calibrate
+from passes.outputs import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from onnxprune.data import Dataset, Feeds
+    from passes.layers import Layer
+    from passes.moments import Moments
+
+MAX_SAMPLES = 1024
+"""More calibration samples than these cost memory and time and no longer change the result."""
+
+POSITIONS = 8192
+"""Drawn for each layer where levels or error curves are computed."""
+
+PROBE_SAMPLES = 128
+BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A dense model and what it is run on.
+
+    Attributes:
+        model: dense.
+        feeds: calibration samples, up to :data:`BATCH` in each.
+        threads: of onnxruntime.
+        seed: of the positions that are drawn.
+    """
+
+    model: ir.Model
+    feeds: tuple[Feeds, ...]
+    threads: int | None
+    seed: int
+
+    def runner(self, model: bytes, feeds: Sequence[Feeds]) -> list[Feeds]:
+        """Outputs by name of a model for each feed."""
+        session = Session(model, threads=self.threads)
+        return [dict(zip(session.outputs, session.run(feed), strict=True)) for feed in feeds]
+
+    def moments(self, layers: Sequence[Layer]) -> dict[str, Moments]:
+        """Moments of the layers' inputs in the dense model, by weight name.
+
+        Raises:
+            DataError: naming the weight, when an activation holds NaN or infinity.
+        """
+        try:
+            return calibrate(
+                self.model, layers, self.feeds, self.runner, positions=POSITIONS, seed=self.seed
+            )
+        except ValueError as error:
+            raise as_data_error(error) from error
+
+    def output_error(self) -> OutputError:
+        """How far outputs move on the first samples when constants change."""
+        first = next(iter(self.feeds[0].values()))
+        size = max(1, len(first) if first.ndim else 1)
+        return OutputError(self.model, self.feeds[: max(1, PROBE_SAMPLES // size)], self.runner)
+
+
+def calibration(
+    model: ir.Model, samples: Dataset, *, threads: int | None = None, seed: int = 0
+) -> Calibration:
+    """Up to :data:`MAX_SAMPLES` of the samples, drawn by seed, as feeds of the model."""
+    if len(samples) > MAX_SAMPLES:
+        picked = np.random.default_rng(seed).choice(len(samples), MAX_SAMPLES, replace=False)
+        samples = samples.take(np.sort(picked))
+    session = Session(model_bytes(model), threads=threads)
+    return Calibration(model, prepare(session, samples, BATCH).feeds, threads, seed)
+
+
+def as_data_error(error: ValueError) -> OnnxPruneError:
+    """What ``passes`` say about the data becomes our own error; ours stay as they are."""
+    return error if isinstance(error, OnnxPruneError) else DataError(str(error))

@@ -1,0 +1,145 @@
+"""Finishing: the plan that a search found, pruned once more with all that one-shot pruning can do.
+
+Levels of a database are solved for the dense model's activations, each weight by itself. The plan
+deserves better: weights pruned one after the other, each given what its pruned predecessors really
+produce (:mod:`passes.sequential`). That loses less, so a plan that is sparser in the same proportions
+may keep the limit too. How much sparser is found by a few more candidates, tested like trials: the shift
+(in halvings of density, equal for all weights) grows until the limit breaks, then the gap is halved.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.one_shot import OneShot, Pruned, prune_one_shot
+from onnxprune.search.journal import Finish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from onnxprune.recipe import Recipe
+    from onnxprune.search.journal import Journal
+    from onnxprune.search.tester import Tester
+    from onnxprune.study import Study
+
+FIRST_SHIFT = 0.25
+"""A quarter of a halving: one level."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What finishing made of a plan.
+
+    Attributes:
+        keep: elements to keep, by weight.
+        constants: what to put in the model's place.
+        finish: how it was tested; None where no finishing try was better than the trial itself.
+        methods: how each weight was pruned.
+        warnings: sentences for the report.
+    """
+
+    keep: Mapping[str, int]
+    constants: Mapping[str, NDArray[Any]]
+    finish: Finish | None
+    methods: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Finisher:
+    """Finishes plans.
+
+    Attributes:
+        study: the model and its data.
+        recipe: method, damping and pattern of pruning, and how many tries there are.
+        tester: of the search.
+        journal: where tries are written, and read when a search is resumed.
+        cost_of: the cost of a whole plan, from what each weight keeps and the constants.
+    """
+
+    study: Study
+    recipe: Recipe
+    tester: Tester
+    journal: Journal
+    cost_of: Callable[[Mapping[str, int], Mapping[str, NDArray[Any]]], float]
+
+    def run(
+        self, number: int, keep: Mapping[str, int], progress: Callable[[int, int], None]
+    ) -> Finished | None:
+        """The best finish of a trial's plan, or None when none keeps what it must.
+
+        Args:
+            number: of the trial.
+            keep: its plan.
+            progress: told of tries done and in all.
+        """
+        tries = self.recipe.search.finish
+        best: tuple[Finish, Mapping[str, int]] | None = None
+        low, high, shift = 0.0, None, 0.0
+        for done in range(tries):
+            plan = self._shifted(keep, shift)
+            finish = self._try(number, shift, plan)
+            progress(done + 1, tries)
+            kept = self._keeps_limit(finish)
+            if kept and (best is None or finish.cost < best[0].cost):
+                best = finish, plan
+            if self.tester.problem.objective == "drop" or (not kept and shift == 0.0):
+                break
+            low, high = (shift, high) if kept else (low, shift)
+            shift = max(2 * shift, FIRST_SHIFT) if high is None else (low + high) / 2
+        if best is None:
+            return None
+        made = self._prune(best[1])
+        return Finished(best[1], made.constants, best[0], made.methods, made.warnings)
+
+    def _try(self, number: int, shift: float, plan: Mapping[str, int]) -> Finish:
+        for known in self.journal.finishes:
+            if (known.finish, known.shift) == (number, shift):
+                return known
+        made = self._prune(plan)
+        cost = self.cost_of(plan, made.constants)
+        problem = self.tester.problem
+        must_beat = problem.max_drop if problem.objective == "cost" else math.inf
+        trial = self.tester.trial((), cost, made.constants, must_beat)
+        finish = Finish(
+            number, shift, cost, trial.drop, trial.drop_upper, trial.samples, trial.complete
+        )
+        self.journal.add_finish(finish)
+        return finish
+
+    def _keeps_limit(self, finish: Finish) -> bool:
+        problem = self.tester.problem
+        if problem.objective == "drop":
+            return problem.budget is None or finish.cost <= problem.budget
+        return finish.complete and finish.drop_upper <= problem.max_drop
+
+    def _shifted(self, keep: Mapping[str, int], shift: float) -> dict[str, int]:
+        elements = {weight.name: weight.elements for weight in self.study.collection.weights}
+        fixed, factor = self.study.ruled.keep, 2.0**-shift
+        return {
+            name: count
+            if count == elements[name] or name in fixed
+            else max(1, round(count * factor))
+            for name, count in keep.items()
+        }
+
+    def _prune(self, plan: Mapping[str, int]) -> Pruned:
+        prune = self.recipe.prune
+        options = OneShot(
+            method=prune.method,
+            pattern=prune.pattern,
+            damping=prune.damping,
+            seed=self.recipe.seed,
+        )
+        return prune_one_shot(
+            self.study.model,
+            self.study.ruled,
+            options,
+            keep=plan,
+            data=dict(self.study.calibration.inputs),
+            threads=self.study.threads,
+        )

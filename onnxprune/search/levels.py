@@ -1,0 +1,111 @@
+"""From a study and a recipe to the database of levels of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from onnxprune.calibrating import Calibration, calibration
+from onnxprune.errors import RecipeError
+from onnxprune.search.database import LevelDatabase, Request, build_levels
+from passes.layers import find_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from onnxprune.recipe import Recipe
+    from onnxprune.study import Study
+
+
+def watch(study: Study, recipe: Recipe) -> Calibration | None:
+    """The calibration part of the data, ready to be run; None for a method that needs none.
+
+    Raises:
+        RecipeError: when the method needs data and the recipe leaves no part for calibration.
+    """
+    if recipe.prune.method == "magnitude":
+        return None
+    if not len(study.calibration):
+        msg = (
+            f"prune.method {recipe.prune.method} needs calibration data: set data.calibration above 0, "
+            "or prune.method=magnitude"
+        )
+        raise RecipeError(msg)
+    return calibration(study.model, study.calibration, threads=study.threads, seed=recipe.seed)
+
+
+def open_levels(
+    study: Study,
+    recipe: Recipe,
+    keeps: Mapping[str, tuple[int, ...]],
+    watched: Calibration | None,
+    folder: Path,
+    *,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> LevelDatabase:
+    """The database of all levels, built where it is not there yet.
+
+    Args:
+        study: the model and its data.
+        recipe: method, damping, pattern and seed.
+        keeps: by weight, elements kept at each level, falling.
+        watched: of :func:`watch`.
+        folder: of the database.
+        workers: weights that are pruned at the same time, in threads.
+        progress: told of weights done and in all.
+
+    Raises:
+        RunError: when the folder holds other levels.
+        DataError: when an activation holds NaN or infinity.
+        OutputError: when it cannot be written.
+    """
+    database = LevelDatabase(folder, _header(study, recipe, keeps))
+    weights = study.collection.weights
+    layers = {} if watched is None else {x.name: x for x in find_layers(study.model.graph, weights)}
+    missing = [
+        layers[weight.name]
+        for number, weight in enumerate(weights)
+        if weight.name in layers and not database.has(number)
+    ]
+    moments = watched.moments(missing) if watched is not None and missing else {}
+    requests = [
+        Request(
+            weight,
+            tuple(keep for keep in keeps[weight.name] if keep < weight.elements),
+            layers.get(weight.name),
+            moments.get(weight.name),
+            study.ruled.patterns[weight.name],
+            recipe.prune.method,
+            recipe.prune.damping,
+        )
+        for weight in weights
+    ]
+
+    def run(todo: Sequence[tuple[Request, Path]]) -> Iterator[None]:
+        with ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(build_levels, *zip(*todo, strict=True)) if todo else ()
+
+    database.build(requests, run, progress)
+    return database
+
+
+def _header(
+    study: Study, recipe: Recipe, keeps: Mapping[str, tuple[int, ...]]
+) -> dict[str, str | float]:
+    settings = {
+        "prune": recipe.prune.model_dump(mode="json"),
+        "rules": [rule.model_dump(mode="json") for rule in recipe.rules],
+        "data": recipe.data.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "keeps": {name: list(counts) for name, counts in keeps.items()},
+    }
+    return {
+        "model": study.model_fingerprint(),
+        "data": study.data_fingerprint,
+        "method": recipe.prune.method,
+        "settings": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+    }

@@ -1,0 +1,160 @@
+"""Models of the drop over candidates: scikit-optimize's Gaussian process and its forest.
+
+Both depart from a trend that rises with the level of every variable: far from all trials, pruning
+more must not look as safe as anything else.
+
+Notations
+---------
+M  candidates to predict, T  trials, D  variables; units are levels scaled to 0..1.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+import numpy as np
+from scipy import optimize
+from skopt.learning import ExtraTreesRegressor, GaussianProcessRegressor
+from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+REFIT = 1.2
+"""The process's hyper-parameters are fitted again when there are so many times the trials ..."""
+LAST_FIT = 200
+"""... and not any more past so many: a fit costs the cube of their number."""
+
+TREES = 100
+
+
+class Surrogate(Protocol):
+    """Predicts the drop."""
+
+    def predict(
+        self,
+        units: NDArray[np.float64],
+        target: NDArray[np.float64],
+        at: NDArray[np.float64],
+        *,
+        told: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of the drop, each ``(M,)``.
+
+        Args:
+            units: what was tried, ``(T, D)``.
+            target: what came of it, ``(T,)``.
+            at: where to predict, ``(M, D)``.
+            told: how many of the T are trials; those after them are pending, their targets assumed.
+        """
+
+
+@final
+class Process:
+    """A Gaussian process (Matern 5/2, one length scale a variable).
+
+    Its hyper-parameters are those that fit a prefix of the trials best; the prefix grows in steps of
+    :data:`REFIT` up to :data:`LAST_FIT` trials. So they still follow from the trials alone.
+
+    Args:
+        seed: of the restarts of the fit.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._kernels: dict[int, Any] = {}
+
+    def predict(
+        self,
+        units: NDArray[np.float64],
+        target: NDArray[np.float64],
+        at: NDArray[np.float64],
+        *,
+        told: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See :class:`Surrogate`."""
+        prefix = _prefix(min(told, LAST_FIT))
+        if prefix not in self._kernels:
+            first = units[:prefix], target[:prefix]
+            self._kernels[prefix] = self._fit(_kernel(units.shape[1]), *first, search=True).kernel_
+        model = self._fit(self._kernels[prefix], units, target, search=False)
+        mean, deviation = model.predict(at, return_std=True)
+        return mean + features(at) @ rising_trend(units, target), deviation
+
+    def _fit(
+        self,
+        kernel: Any,
+        units: NDArray[np.float64],
+        target: NDArray[np.float64],
+        *,
+        search: bool,
+    ) -> Any:
+        model = GaussianProcessRegressor(
+            kernel=kernel,
+            normalize_y=True,
+            optimizer="fmin_l_bfgs_b" if search else None,
+            n_restarts_optimizer=1,
+            random_state=self._seed,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a length scale at its bound is no news for the user
+            model.fit(units, target - features(units) @ rising_trend(units, target))
+        return model
+
+
+@final
+class Forest:
+    """Extremely randomised trees: for more variables than a process can tell apart.
+
+    Args:
+        seed: of the trees.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def predict(
+        self,
+        units: NDArray[np.float64],
+        target: NDArray[np.float64],
+        at: NDArray[np.float64],
+        *,
+        told: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See :class:`Surrogate`."""
+        del told
+        trend = rising_trend(units, target)
+        model = ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=self._seed)
+        model.fit(units, target - features(units) @ trend)
+        mean, deviation = model.predict(at, return_std=True)
+        return mean + features(at) @ trend, deviation
+
+
+def features(units: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns 1, -1, u and u^2 of candidates ``(M, D)``; ``(M, 2 + 2 D)``."""
+    ones = np.ones((len(units), 1))
+    return np.hstack([ones, -ones, units, units**2])
+
+
+def rising_trend(units: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least squares on :func:`features` that never fall in any dimension; ``(2 + 2 D,)``."""
+    columns = features(units)
+    ridge = np.sqrt(1e-3 * len(units)) * np.eye(columns.shape[1])
+    padded = np.concatenate([target, np.zeros(len(ridge))])
+    coefficients: NDArray[np.float64] = optimize.nnls(np.vstack([columns, ridge]), padded)[0]
+    return coefficients
+
+
+def _prefix(trials: int) -> int:
+    """The largest prefix of ``trials`` trials whose hyper-parameters are fitted."""
+    size = 1
+    while (larger := max(size + 1, int(size * REFIT))) <= trials:
+        size = larger
+    return size
+
+
+def _kernel(dimensions: int) -> Any:
+    return ConstantKernel(1.0, (1e-2, 1e3)) * Matern(
+        length_scale=np.ones(dimensions), length_scale_bounds=[(0.05, 20.0)] * dimensions, nu=2.5
+    ) + WhiteKernel(1e-2, (1e-5, 1e0))

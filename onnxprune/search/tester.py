@@ -1,0 +1,72 @@
+"""One trial: levels put together, run on the search split, and given up as soon as it cannot make it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxprune.search.problem import Trial
+from onnxprune.search.race import STAGES, race
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from onnxprune.candidates import Candidates
+    from onnxprune.evaluate import Evaluator
+    from onnxprune.search.database import LevelDatabase
+    from onnxprune.search.problem import Problem
+    from onnxprune.search.space import Levels
+
+
+@dataclass(frozen=True, eq=False)
+class Tester:
+    """Tries candidates. It can be pickled, for workers.
+
+    Attributes:
+        problem: what is searched.
+        database: the levels.
+        candidates: the model that they are put into.
+        evaluator: scores on the search split.
+        confidence: that a trial must keep the limit with.
+        threads: of onnxruntime.
+    """
+
+    problem: Problem
+    database: LevelDatabase
+    candidates: Candidates
+    evaluator: Evaluator
+    confidence: float
+    threads: int | None = None
+
+    def __call__(self, levels: Levels, must_beat: float) -> Trial:
+        """Try a candidate.
+
+        Args:
+            levels: of the space.
+            must_beat: see :meth:`onnxprune.search.problem.Problem.must_beat`.
+        """
+        space = self.problem.space
+        constants = self.database.constants(space.keep(levels))
+        return self.trial(levels, space.cost(levels), constants, must_beat)
+
+    def trial(
+        self,
+        levels: Levels,
+        cost: float,
+        constants: Mapping[str, NDArray[Any]],
+        must_beat: float,
+    ) -> Trial:
+        """Try any constants in the model's place; arguments as in :meth:`__call__`."""
+        session = self.candidates.session(constants, threads=self.threads)
+        drop, upper, samples = race(
+            self.evaluator.baseline,
+            self.evaluator.stages(session, STAGES),
+            must_beat,
+            self.confidence,
+            bounded=self.problem.objective == "cost",
+        )
+        complete = samples == self.evaluator.samples
+        return Trial(levels, cost, drop.mean, upper, samples, complete)
