@@ -228,6 +228,14 @@ def main() -> None:
     arguments = parser.parse_args()
     kept = Rows(__file__, tables, arguments.json, fresh=arguments.fresh)
     print(HEAD)
+    for count, size in [] if arguments.no_large else [(1, 4096), (4, 2048), (16, 1024)]:
+        for sparsity in (0.5, 0.8, 0.9, 0.98):
+            name = f"{count} x {size}^2"
+            row = kept.find(name, sparsity)
+            if row is None:
+                model = matrices(count, size, sparsity)
+                kept.add(row := measure(name, model, sparsity, arguments.rounds, forms=("keep",)))
+            print(line(row), flush=True)
     for path in model_files(arguments.models, arguments.min_bytes):
         for sparsity in arguments.sparsity:
             row = kept.find(path.name, sparsity)
@@ -242,14 +250,6 @@ def main() -> None:
                         print(f"  stays at its opset: {str(error)[:150]}")
                 rounds = arguments.rounds if sparsity in arguments.timed else 0
                 kept.add(row := measure(path.name, model, sparsity, rounds))
-            print(line(row), flush=True)
-    for count, size in [] if arguments.no_large else [(1, 4096), (4, 2048), (16, 1024)]:
-        for sparsity in (0.5, 0.8, 0.9, 0.98):
-            name = f"{count} x {size}^2"
-            row = kept.find(name, sparsity)
-            if row is None:
-                model = matrices(count, size, sparsity)
-                kept.add(row := measure(name, model, sparsity, arguments.rounds, forms=("keep",)))
             print(line(row), flush=True)
     written = kept.write(told := summary(kept.rows))
     print("\n" + ", ".join(f"{key} {value}" for key, value in told.items()))
