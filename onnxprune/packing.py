@@ -213,7 +213,7 @@ def _warnings(
     lossy: bool,
 ) -> tuple[str, ...]:
     warnings: list[str] = []
-    if not packed:
+    if not packed and not any("--" in reason for reason in reasons.values()):
         warnings.append("no weight gets smaller by packing; is the model pruned?")
     if packed and options.runtime == "onnxruntime":
         warnings.append(

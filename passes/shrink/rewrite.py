@@ -77,7 +77,7 @@ def _shrink_once(model: ir.Model, multiple: int) -> bool:
     changes = [action() for action in walk.actions]
     if not any(changes):
         return False
-    _forget_shapes(graph)
+    _update_shapes(graph, walk)
     return True
 
 
@@ -93,12 +93,21 @@ def _inner_nodes(node: ir.Node) -> list[ir.Node]:
     return inner
 
 
-def _forget_shapes(graph: ir.Graph) -> None:
-    """Sizes of values inside the graph have changed; constants that nobody reads go."""
+def _update_shapes(graph: ir.Graph, walk: Walk) -> None:
+    """Channels of values inside the graph are fewer; constants that nobody reads go.
+
+    What is said of other axes stays said: onnxruntime folds what is computed from it.
+    """
     for node in graph:
         for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None
+            found = walk.of(value)
+            if value.shape is None or found is None or value.is_graph_output():
+                continue
+            kept = walk.units.kept(found.units)
+            if not kept.all():
+                sizes = list(value.shape)
+                sizes[found.axis] = int(kept.sum())
+                value.shape = ir.Shape(sizes)
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_input() and not value.is_graph_output():
             del graph.initializers[name]

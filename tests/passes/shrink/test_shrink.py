@@ -347,6 +347,19 @@ def test_images_keep_a_multiple_of_channels() -> None:
         ShrinkPass(multiple=0)(g.model(out))
 
 
+def test_what_is_known_of_other_axes_stays_known() -> None:
+    """onnxruntime folds what is computed from it, and does not once a shape is forgotten."""
+    g = Graph([None, 3, None, None])
+    value = g.op("Conv", "x", g.const(g.weight(8, 3, 1, 1, dead_rows=range(4))))
+    out = g.op("Conv", value, g.const(g.random(2, 8, 1, 1)))
+    model = g.model(out)
+    hidden = next(one for node in model.graph for one in node.outputs if one.name == value)
+    hidden.shape = ir.Shape([1, 8, 6, 6])  # as an exporter states it beside open inputs
+    ShrinkPass()(model)
+    assert hidden.shape == ir.Shape([1, 4, 6, 6])
+    onnx.checker.check_model(onnx.ModelProto.FromString(model_bytes(model)), full_check=True)
+
+
 def test_inputs_outputs_and_shared_weights_are_left_alone() -> None:
     g = Graph([None, 5])
     shared = g.const(g.weight(5, 5, dead_rows=[1], rows=1), "shared")
