@@ -169,7 +169,9 @@ def main() -> None:
             results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
             results.setdefault(objective, {})[name] = {
                 "trials": [len(Law(0, objective).problem.starts), *CHECKED][: len(quartiles)],
-                "quartiles": quartiles.tolist(),
+                "quartiles": [
+                    [None if np.isnan(q) else q for q in row] for row in quartiles.tolist()
+                ],
                 "own_s_per_trial": round(own, 4),
                 "laws": options.laws,
             }

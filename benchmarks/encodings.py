@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import io
 import time
+import zlib
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,7 @@ from hwmodel.encodings.entropy import Entropy
 from hwmodel.encodings.rice import Rice
 from hwmodel.encodings.run_length import RunLength
 from hwmodel.entropy import entropy_bound_bits
-from hwmodel.select import best_encoding
+from hwmodel.select import best_encoding, share_tables
 from hwmodel.tensor import TensorSpec
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model_io import load_model
@@ -93,7 +95,7 @@ def model_sizes(path: Path, sparsity: float, dtype: str) -> dict[str, Any] | Non
         weights = collect_weights(load_model(path)).weights
     except OnnxPruneError:
         return None
-    entries, bound, chosen = [], 0.0, []
+    tensors, bound = [], 0.0
     for weight in weights:
         array = np.ascontiguousarray(weight.array())
         if array.dtype not in (np.float32, np.float16):
@@ -104,15 +106,24 @@ def model_sizes(path: Path, sparsity: float, dtype: str) -> dict[str, Any] | Non
         spec = TensorSpec(weight.name, array.shape, dtype)
         nonzeros = int(np.count_nonzero(array))
         bound += entropy_bound_bits(array.size, nonzeros, spec.value_bits) / 8
-        encoding = best_encoding(array, spec)
-        chosen.append(encoding.name)
-        entries.append(BlobEntry(spec, array, encoding))
+        tensors.append((array, spec))
     if not bound:
         return None
+    encodings = share_tables(tensors, [best_encoding(*tensor) for tensor in tensors])
+    entries = [
+        BlobEntry(spec, array, encoding)
+        for (array, spec), encoding in zip(tensors, encodings, strict=True)
+    ]
     file = io.BytesIO()
     write_blob(file, entries)
     size = len(file.getvalue())
-    segments = sum(entry.encoding.size(entry.array, entry.spec).bytes for entry in entries)
+    names = b"\0".join(spec.name.encode() for _, spec in tensors)
+    shapes = b"".join(bytes(str(spec.shape), "ascii") for _, spec in tensors)
+    stored = [entry.encoding.encode(entry.array, entry.spec) for entry in entries]
+    headers = {one["header"] for one in stored}  # tensors share them
+    segments = sum(map(len, headers)) + sum(
+        len(one[name]) for one in stored for name in ("codebook", "pointers", "data")
+    )
     return {
         "model": path.name,
         "dtype": dtype,
@@ -121,9 +132,10 @@ def model_sizes(path: Path, sparsity: float, dtype: str) -> dict[str, Any] | Non
         "bound_bytes": round(bound),
         "encoded_bytes": segments,
         "blob_bytes": size,
+        "names_and_shapes_bytes": len(zlib.compress(names + shapes, 9)),
         "encoded_over_bound": segments / bound - 1,
         "blob_over_bound": size / bound - 1,
-        "encodings": {name: chosen.count(name) for name in sorted(set(chosen))},
+        "encodings": dict(Counter(encoding.name for encoding in encodings)),
     }
 
 

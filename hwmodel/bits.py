@@ -55,3 +55,17 @@ def field_bytes(width: int, count: int) -> int:
 def width_of(values: int) -> int:
     """Bits that tell ``values`` values apart: ``ceil(log2(values))``, 0 for one value or none."""
     return max(0, values - 1).bit_length()
+
+
+def unary_ends(zeros: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where the ones are in a string of numbers in unary, each so many zeros and then a one.
+
+    The upper part of the Elias-Fano and Rice splits, and where entries are that fillers precede.
+
+    Args:
+        zeros: the numbers, not negative, ``(count,)``.
+
+    Returns:
+        int64 ``(count,)``, rising; the string is one longer than the last.
+    """
+    return np.cumsum(zeros + 1, dtype=np.int64) - 1

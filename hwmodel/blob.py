@@ -3,14 +3,14 @@
 ::
 
     0   8   magic  89 53 57 42 0D 0A 1A 0A
-    8   4   version, 2
+    8   4   version, 3
     12  4   CRC32 of bytes 16 to 63 and of the index
     16  8   offset of the index, a multiple of 64
     24  8   length of the index; it ends the file
     32  4   number of tensors
     36  28  zero
     64      segments, each at the next multiple of 64 bytes; the bytes between are zero
-    ...     index, see :mod:`hwmodel.blob_index`
+    ...     index, see :mod:`hwmodel.blob_records`; small tensors lie in it
 
 All numbers are little-endian. The index stands last so that tensors can be written one by one as
 they are encoded. ``docs/blob-format.md`` describes everything to the bit.
@@ -28,12 +28,10 @@ from hwmodel.blob_index import (
     ALIGNMENT,
     MAX_EXPANSION,
     BlobTensor,
-    Record,
     Segment,
     read_index,
-    record_of,
-    write_index,
 )
+from hwmodel.blob_records import Record, record_of, write_index
 from hwmodel.errors import BlobError
 
 if TYPE_CHECKING:
@@ -46,10 +44,12 @@ if TYPE_CHECKING:
     from hwmodel.tensor import TensorSpec
 
 MAGIC = b"\x89SWB\r\n\x1a\n"
-VERSION = 2
+VERSION = 3
 PREAMBLE = struct.Struct("<8sIIQQI28x")
 CHECKED = 16
 """Bytes of the preamble before this one are not in its checksum."""
+MOST_INSIDE = 1024
+"""Tensors of up to so many bytes lie in the index, unless their chunks are to be aligned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +80,11 @@ def write_blob(file: BinaryIO, entries: Iterable[BlobEntry]) -> None:
             raise ValueError(msg)
         segments = entry.encoding.encode(entry.array, entry.spec)
         header, *stored = segments.values()
+        inside = entry.encoding.align == 1 and sum(map(len, stored)) <= MOST_INSIDE
         records[entry.spec.name] = record_of(
-            entry.spec,
-            entry.encoding,
-            header,
-            [len(one) for one in stored],
-            [*map(zlib.crc32, stored)],
+            entry.spec, entry.encoding, header, stored, [*map(zlib.crc32, stored)], inside=inside
         )
-        for data in stored:
+        for data in () if inside else stored:
             position += file.write(data)
             position += file.write(bytes(-position % ALIGNMENT))
         declared += entry.spec.dense_bytes

@@ -89,8 +89,8 @@ class Codes:
         """The same codes column after column; made anew each time, for it is as large as the tensor."""
         turned = np.ascontiguousarray(self.numbers.reshape(self.rows, self.columns).T).ravel()
         codes = Codes(turned, self.bits, self.columns, self.rows, self.symbol)
-        # by way of no mask, which would be kept beside the copy
-        codes.__dict__["positions"] = np.flatnonzero(turned).astype(np.int64, copy=False)
+        # by way of a mask that is not kept beside the copy
+        codes.__dict__["positions"] = np.flatnonzero(turned != 0).astype(np.int64, copy=False)
         return codes
 
     @cached_property

@@ -238,6 +238,12 @@ class Encoding(abc.ABC):
 
     # What an encoding brings:
 
+    @classmethod
+    def config_of(cls, header: bytes) -> dict[str, Any]:
+        """What a stored header says that a configuration can say too; nothing unless it has to."""
+        del header
+        return {}
+
     @abc.abstractmethod
     def _plan(self, codes: Codes, frame: Frame) -> Plan:
         """The exact size of each chunk and the header, without encoding."""

@@ -11,6 +11,8 @@ from hwmodel.pipeline import Accelerator, run_pipeline
 from hwmodel.tiling import lane_clocks, single_tile, tiles_of_chunks, tiles_of_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hwmodel.codes import Codes
     from hwmodel.decoding import DecoderSpec
     from hwmodel.encoding import Encoding
@@ -105,6 +107,16 @@ def encoded_cycles(tensor: EncodedTensor, hardware: Hardware) -> TensorCycles:
     payload = -(-size.payload_bits // 8)
     metadata = min(-(-size.metadata_bits // 8), size.bytes - payload)
     return _cycles(_tiles(tensor, hardware), payload, metadata, hardware)
+
+
+def cycles_cost(codes: Codes, hardware: Hardware) -> Callable[[Encoding, Layout], float]:
+    """What an encoding of a tensor costs in cycles: for :func:`hwmodel.select.best_encoding`."""
+
+    def cost(encoding: Encoding, layout: Layout) -> float:
+        tensor = encode_tensor(encoding, codes, hardware.decoder, layout)
+        return encoded_cycles(tensor, hardware).cycles
+
+    return cost
 
 
 def dense_cycles(codes: Codes, hardware: Hardware) -> TensorCycles:

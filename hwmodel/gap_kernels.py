@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 GAP_WINDOW = 11
 """Bits of a gap's code that a table decodes at once."""
+PAIR_WINDOW = 12
+"""Bits of a gap's code and its value's that a table decodes together."""
+PAIRS_IN_WINDOW = 4
+"""So many of those, and what is looked at for one more, fit into 64 bits."""
+SYMBOLS_IN_WINDOW = 5
+"""Codes of symbols, at most 12 bits each, that 64 bits hold."""
 
 
 @inner
@@ -148,12 +154,11 @@ def _get_value(
 
 
 @compiled
-def read_codes(
+def read_codes(  # noqa: C901, PLR0912 - one loop: what is called out of it makes it three times slower
     words: NDArray[np.uint64],
     chunks: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     gap_form: tuple[int, int],
-    gap_table: NDArray[np.uint32],
-    symbol_table: NDArray[np.uint16],
+    tables: tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint16]],
     value_form: tuple[int, int, int],
     codes: NDArray[Any],
     reached: NDArray[np.int64],
@@ -165,10 +170,10 @@ def read_codes(
         chunks: first bit and bit after the last of each chunk; nothing from there on counts. First
             element of each chunk, and the end.
         gap_form: divisor and ``ceil(log2(divisor))``.
-        gap_table: for each pattern of ``GAP_WINDOW`` bits the gap times 32 and the bits it takes,
-            which are 0 where the code is longer than that.
-        symbol_table: for each pattern of as many bits as the longest code has the symbol and, times
-            256, the bits of its code; 0 bits where there is no such code.
+        tables: first :func:`hwmodel.golomb.pair_table`. Then for each pattern of ``GAP_WINDOW`` bits
+            the gap times 32 and the bits it takes, which are 0 where the code is longer than that.
+            Then for each pattern of as many bits as the longest code has the symbol and, times 256,
+            the bits of its code; 0 bits where there is no such code.
         value_form: place and bits of the symbol, which are 0 for raw values, and bits of a value.
         codes: what to fill, ``(elements,)``.
         reached: bit after the last code of each chunk.
@@ -177,12 +182,29 @@ def read_codes(
         ``DONE``, or what is wrong.
     """
     starts, ends, bounds = chunks
-    code_mask = np.uint64(symbol_table.size - 1)
+    pair_table, gap_table, symbol_table = tables
+    together = PAIRS_IN_WINDOW if pair_table.size > 1 else 0
+    pair_mask, code_mask = np.uint64(pair_table.size - 1), np.uint64(symbol_table.size - 1)
     gap_mask = low_bits(GAP_WINDOW)
     for i in range(starts.size):
         place, last, cursor, end = starts[i], ends[i], bounds[i], bounds[i + 1]
         while cursor < end:
             window = window_at(words, place)
+            done = 0
+            while done < together:
+                pair = pair_table[window & pair_mask]
+                reach = cursor + np.int64(pair >> np.uint32(13))
+                if pair == 0 or reach >= end:
+                    break
+                codes[reach] = (pair >> np.uint32(5)) & np.uint32(255)
+                cursor = reach + 1
+                place += np.int64(pair & np.uint32(31))
+                window >>= np.uint64(pair & np.uint32(31))
+                done += 1
+            if done:
+                if place > last:
+                    return OVERRUN
+                continue
             entry = gap_table[window & gap_mask]
             taken = np.int64(entry & np.uint32(31))
             if taken:
@@ -245,15 +267,30 @@ def read_symbols(
     """The inverse of :func:`write_symbols`, with the arguments and results of :func:`read_codes`."""
     starts, ends, bounds = chunks
     code_mask = np.uint64(symbol_table.size - 1)
+    whole = value_form[1] == value_form[2]  # a value is its symbol
     for i in range(starts.size):
-        place, last = starts[i], ends[i]
-        for k in range(bounds[i], bounds[i + 1]):
+        place, last, k = starts[i], ends[i], bounds[i]
+        while whole and k + SYMBOLS_IN_WINDOW <= bounds[i + 1] and place <= last:
+            window = window_at(words, place)
+            for j in range(SYMBOLS_IN_WINDOW):
+                entry = symbol_table[window & code_mask]
+                length = np.int64(entry >> np.uint16(8))
+                if length == 0:
+                    return NO_CODE
+                codes[k + j] = entry & np.uint16(255)
+                window >>= np.uint64(length)
+                place += length
+            k += SYMBOLS_IN_WINDOW
+        while k < bounds[i + 1]:
             window = window_at(words, place)
             value, place = _get_value(words, place, window, symbol_table, code_mask, value_form)
             if place < 0:
                 return NO_CODE
-            if place > last:
-                return OVERRUN
             codes[k] = value
+            k += 1
+            if place > last:
+                break
+        if place > last:
+            return OVERRUN
         reached[i] = place
     return DONE

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from hwmodel.streams import Reader
 
 LARGEST_DIVISOR = 2**32
-_WINDOW = 11
-"""Bits of a gap's code that the decoding table looks at; see :mod:`hwmodel.kernels`."""
+_WINDOW, _PAIR_WINDOW = 11, 12
+"""Bits of a gap's code, alone or with a value's, that decoding tables look at; those of
+:mod:`hwmodel.gap_kernels`, which is to be imported late."""
 _TROUBLES = {
     1: "the bits of a chunk end inside a code",
     2: "a gap leads out of its chunk",
@@ -40,7 +41,13 @@ def gap_bits(gaps: NDArray[np.int64], divisor: int) -> NDArray[np.int64]:
 def best_divisor(codes: Codes, frame: Frame, divisors: Sequence[int]) -> int:
     """The divisor under which all gaps of a tensor take the fewest bits."""
     distinct, before, behind = codes.gap_counts(frame.bounds)
-    often = before + behind
+    return least_divisor(distinct, before + behind, divisors)
+
+
+def least_divisor(
+    distinct: NDArray[np.int64], often: NDArray[np.int64], divisors: Sequence[int]
+) -> int:
+    """The divisor under which gaps that occur so often take the fewest bits."""
     # the lengths are convex in the divisor but for small ripples, so far ones need no look
     mean = float(distinct @ often) / max(1, int(often.sum()))
     near = [d for d in divisors if mean / 8 <= d <= 2 * mean + 4] or [divisors[0]]
@@ -113,6 +120,27 @@ def gap_table(divisor: int) -> NDArray[np.uint32]:
     return table
 
 
+def pair_table(gaps: NDArray[np.uint32], symbols: NDArray[np.uint16]) -> NDArray[np.uint32]:
+    """For each pattern of 12 bits that is a gap's code and then a value's: both, and their bits.
+
+    Args:
+        gaps: :func:`gap_table`.
+        symbols: :func:`hwmodel.huffman.decoding_table` of a code of whole values.
+
+    Returns:
+        The gap times 2^13, the value times 32, and the bits of the two codes together; 0 where these
+        are more than 12, or no codes.
+    """
+    patterns = np.arange(1 << _PAIR_WINDOW, dtype=np.uint32)
+    gap = gaps[patterns & np.uint32(gaps.size - 1)]
+    taken = gap & np.uint32(31)
+    symbol = symbols[(patterns >> taken) & np.uint32(symbols.size - 1)].astype(np.uint32)
+    bits = taken + (symbol >> np.uint32(8))
+    good = (taken > 0) & (symbol >= 256) & (bits <= _PAIR_WINDOW) & (gap >> np.uint32(5) < 1 << 19)
+    pair = (gap >> np.uint32(5)) << np.uint32(13) | (symbol & np.uint32(255)) << np.uint32(5) | bits
+    return np.where(good, pair, np.uint32(0))
+
+
 def read_gaps(
     reader: Reader,
     frame: Frame,
@@ -141,12 +169,14 @@ def read_gaps(
     if divisor == 0:
         trouble = gap_kernels.read_symbols(reader.words, chunks, symbol_table, form, codes, reached)
     else:
+        gaps, pairs = gap_table(divisor), np.zeros(1, np.uint32)
+        if symbol_bits == frame.bits:  # a value is its symbol
+            pairs = pair_table(gaps, symbol_table)
         trouble = gap_kernels.read_codes(
             reader.words,
             chunks,
             (divisor, width_of(divisor)),
-            gap_table(divisor),
-            symbol_table,
+            (pairs, gaps, symbol_table),
             form,
             codes,
             reached,

@@ -58,10 +58,19 @@ def write_fields(
 ) -> None:
     """Write ``counts[i]`` numbers of ``width`` bits one after the other from bit ``starts[i]``."""
     mask = low_bits(width)
+    together = (
+        64 // width
+    )  # so many are put into a word first, which the compiler does side by side
     k = 0
     for i in range(starts.size):
-        place = starts[i]
-        for _ in range(counts[i]):
+        place, end = starts[i], k + counts[i]
+        while k + together <= end:
+            word = np.uint64(0)
+            for j in range(together):
+                word |= (np.uint64(numbers[k + j]) & mask) << np.uint64(j * width)
+            place = put(words, place, word, together * width)
+            k += together
+        while k < end:
             place = put(words, place, np.uint64(numbers[k]) & mask, width)
             k += 1
 
@@ -76,10 +85,17 @@ def read_fields(
 ) -> None:
     """The inverse of :func:`write_fields`; the caller has checked that all bits are there."""
     mask = low_bits(width)
+    together = 64 // width  # so many are taken from one window
     k = 0
     for i in range(starts.size):
-        place = starts[i]
-        for _ in range(counts[i]):
+        place, end = starts[i], k + counts[i]
+        while k + together <= end:
+            window = window_at(words, place)
+            for j in range(together):
+                numbers[k + j] = (window >> np.uint64(j * width)) & mask
+            k += together
+            place += together * width
+        while k < end:
             numbers[k] = window_at(words, place) & mask
             k += 1
             place += width
@@ -144,53 +160,6 @@ def expand(mask: NDArray[np.uint8], values: NDArray[Any], codes: NDArray[Any]) -
     for i in range(mask.size):
         codes[i] = values[k] * mask[i]  # no branch: masks cannot be foretold
         k += mask[i]
-
-
-@compiled
-def gather_slots(
-    codes: NDArray[Any],
-    bounds: NDArray[np.int64],
-    slots: NDArray[np.int64],
-    places: NDArray[Any],
-    values: NDArray[Any],
-) -> None:
-    """Place in its group and value of each nonzero code; groups have slots enough for theirs."""
-    k = 0
-    for i in range(slots.size):
-        used = k
-        for place in range(bounds[i], bounds[i + 1]):
-            if codes[place]:
-                places[used] = place - bounds[i]
-                values[used] = codes[place]
-                used += 1
-        k += slots[i]
-
-
-@compiled
-def scatter_slots(
-    places: NDArray[Any],
-    values: NDArray[Any],
-    bounds: NDArray[np.int64],
-    slots: NDArray[np.int64],
-    codes: NDArray[Any],
-) -> int:
-    """The inverse of :func:`gather_slots`; ``OUTSIDE`` where places do not rise inside a group."""
-    k = 0
-    for i in range(slots.size):
-        cursor = bounds[i]
-        for _ in range(slots[i]):
-            place = bounds[i] + np.int64(places[k])
-            if values[k] == 0:
-                if place != bounds[i]:
-                    return OUTSIDE
-                cursor = bounds[i + 1]  # no value may follow
-            else:
-                if place < cursor or place >= bounds[i + 1]:
-                    return OUTSIDE
-                codes[place] = values[k]
-                cursor = place + 1
-            k += 1
-    return DONE
 
 
 @compiled

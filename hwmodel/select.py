@@ -14,7 +14,7 @@ from hwmodel.encodings.csr import CSR
 from hwmodel.encodings.dense import Dense
 from hwmodel.encodings.elias_fano import EliasFano
 from hwmodel.encodings.ellpack import Ellpack
-from hwmodel.encodings.entropy import Entropy
+from hwmodel.encodings.entropy import Entropy, shared_table
 from hwmodel.encodings.nm import NM
 from hwmodel.encodings.relative_index import RelativeIndex
 from hwmodel.encodings.rice import Rice
@@ -22,7 +22,7 @@ from hwmodel.encodings.run_length import RunLength
 from hwmodel.encodings.two_level import TwoLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,6 +52,8 @@ CANDIDATES: tuple[Encoding, ...] = (
     Entropy(),
 )
 """What is compared; those that are simpler to decode stand first."""
+SMALL = 2**14
+"""Tensors of up to so many elements may share a table with others."""
 BOOK = 256
 """A codebook is tried where a tensor has at most so many distinct values, and 8 times as many in all."""
 
@@ -94,6 +96,49 @@ def best_encoding(
         msg = f"tensor '{spec.name}': the decoder knows {', '.join(known.encodings)}, none of which is tried by auto"
         raise ValueError(msg)
     return best[1]
+
+
+def share_tables(
+    tensors: Sequence[tuple[NDArray[Any], TensorSpec]], encodings: Sequence[Encoding]
+) -> list[Encoding]:
+    """The same encodings, but small tensors that gain by it in ``entropy`` with one table.
+
+    A table takes 10 to 40 bytes, which a tensor of few values does not win back alone.
+
+    Args:
+        tensors: that stand in one blob, one after the other.
+        encodings: the best for each alone, by bytes, all with the same chunks and alignment.
+    """
+    result = list(encodings)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for number, ((array, spec), encoding) in enumerate(zip(tensors, encodings, strict=True)):
+        if array.size and encoding.chunk == 0:
+            groups.setdefault((spec.dtype, encoding.align), []).append(number)
+    for (_, align), numbers in groups.items():
+        codes = {number: Codes.of(*tensors[number]) for number in numbers}
+        alone = {number: encodings[number].layout(codes[number]).size.bytes for number in numbers}
+        shared, gain = _sharing(codes, alone, align)
+        if gain > 0:
+            result = [shared.get(number, one) for number, one in enumerate(result)]
+    return result
+
+
+def _sharing(
+    codes: dict[int, Codes], alone: dict[int, int], align: int
+) -> tuple[dict[int, Encoding], int]:
+    """Which tensors to store with one table, and how many bytes that gains in all."""
+    members = [number for number, one in codes.items() if one.positions.size]
+    for _ in range(2):  # what does not gain leaves, and the table becomes that of the others
+        if not members:
+            return {}, 0
+        encoding = Entropy(align=align, table=shared_table([codes[number] for number in members]))
+        head = len(encoding.table) // 2
+        gains = {
+            number: alone[number] + head - encoding.layout(codes[number]).size.bytes
+            for number in members
+        }
+        members = [number for number in members if gains[number] > 0]
+    return dict.fromkeys(members, encoding), sum(gains[number] for number in members) - head
 
 
 def candidates(codes: Codes) -> list[Encoding]:

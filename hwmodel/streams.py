@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwmodel import gap_kernels, kernels
+from hwmodel import gap_kernels, kernels, slot_kernels
 from hwmodel.bits import width_of
 from hwmodel.errors import BlobError
 from hwmodel.golomb import gap_words
@@ -166,6 +166,29 @@ class Reader:
         values = self.fields(counts, frame.bits, frame.dtype)
         codes = np.empty(mask.size, frame.dtype)
         kernels.expand(mask, np.append(values, frame.dtype.type(0)), codes)
+        return codes
+
+    def groups(self, slots: int, size: int, frame: Frame) -> NDArray[Any]:
+        """Codes from places and values of groups that run along rows and all have equally many slots.
+
+        Args:
+            slots: of a group.
+            size: elements of a group; the last of a row may have fewer.
+            frame: of the codes; chunks are whole rows.
+
+        Raises:
+            BlobError: when a chunk has too few bits, places do not rise inside a group, or slots that
+                hold no value are not last.
+        """
+        counts = np.diff(frame.row_bounds) * -(-frame.columns // size) * slots
+        width = width_of(size)
+        self.require(counts, width + frame.bits)
+        codes = np.zeros(frame.elements, frame.dtype)
+        form = (slots, size, width, frame.bits, frame.columns)
+        if slot_kernels.read_groups(self.words, self.places, frame.row_bounds, form, codes):
+            msg = "places do not rise inside a group, or slots that hold no value are not last"
+            raise BlobError(msg)
+        self.places = self.places + counts * (width + frame.bits)
         return codes
 
     def require(self, counts: NDArray[np.int64], width: int) -> None:

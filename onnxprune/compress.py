@@ -15,7 +15,6 @@ from onnxprune.held_out import HeldOut
 from onnxprune.html import render
 from onnxprune.in_memory import label_of, run_on_file
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.memories import find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.progress import Progress, silent
 from onnxprune.recipe import Recipe
@@ -23,8 +22,8 @@ from onnxprune.report import Report, TargetReport
 from onnxprune.run_folder import open_run
 from onnxprune.runtime import Session
 from onnxprune.search.find import find_plan, open_journal, open_search
-from onnxprune.storage import Storage
 from onnxprune.study import open_study
+from onnxprune.target_hardware import target_hardware
 from onnxprune.verify import compare_models, folds_wholly, with_checks
 from passes.assign import AssignConstantsPass
 from passes.pack import MIN_OPSET, PackWeightsPass
@@ -79,8 +78,7 @@ def compress(
 
 def _compress(path: Path, job: _Job) -> Report:
     recipe, clock = job.recipe, job.clock
-    memory = find_memory(recipe.estimate.memory)
-    hardware.check_encoding(recipe.encode.encoding)
+    target = target_hardware(recipe)
     study, folder = job.open(path)
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "compress")
@@ -88,12 +86,11 @@ def _compress(path: Path, job: _Job) -> Report:
     weights = weight_reports(study.collection.weights, study.ruled.patterns)
     with clock.step("encode"):
         hardware.write_weights(
-            study.collection.weights,
-            folder.blob,
-            Storage(recipe.encode.encoding),
-            clock.progress,
+            study.collection.weights, folder.blob, target.storage, clock.progress
         )
-        weights = hardware.with_fetch(hardware.with_blob(weights, folder.blob), memory)
+        weights = hardware.with_blob(weights, folder.blob)
+    with clock.step("estimate"):
+        weights = hardware.with_fetch(weights, folder.blob, target.space)
     with clock.step("pack"):
         packed = _pack(folder, clock.progress)
     with clock.step("verify"):
@@ -115,8 +112,9 @@ def _compress(path: Path, job: _Job) -> Report:
         target=_target(recipe, totals),
         verification=verification,
         search=found.report,
-        memory=hardware.describe(memory),
-        methods=_methods(recipe, found),
+        memory=hardware.describe(target.space.only.memory),
+        hardware=hardware.behind_memory(target.space) or None,
+        methods={"encoding": target.storage.described, **_methods(recipe, found)},
         warnings=_warnings(study, found, packed=packed),
     )
     return _write_reports(report, folder, recipe, found, clock)

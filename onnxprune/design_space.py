@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from hwmodel.codes import Codes
 from hwmodel.decoding import DecoderSpec
 from hwmodel.encodings import encoding_names, get_encoding
-from hwmodel.estimate import Hardware, dense_cycles, encode_tensor, encoded_cycles
+from hwmodel.estimate import (
+    Hardware,
+    cycles_cost,
+    dense_cycles,
+    encode_tensor,
+    encoded_cycles,
+)
 from hwmodel.pipeline import Accelerator
 from hwmodel.select import best_encoding
 from onnxprune.errors import RecipeError
@@ -23,7 +29,6 @@ if TYPE_CHECKING:
 
     from hwmodel.encoding import Encoding
     from hwmodel.estimate import EncodedTensor, TensorCycles
-    from hwmodel.layout import Layout
     from hwmodel.memory import Memory
     from hwmodel.tensor import TensorSpec
     from onnxprune.report import Report
@@ -46,6 +51,8 @@ class DesignSpace:
         decoder_lanes: numbers of lanes; empty leaves decoding out.
         decoder_width: values that a lane places in a clock.
         chunk: weights of a chunk; None takes ``CHUNK`` with a decoder, and one chunk without.
+        align: bytes; chunks begin at multiples of it.
+        decoder: encodings that it knows, of which ``auto`` and ``auto-cycles`` choose; empty for all.
         compute_lanes: units that take a nonzero weight a clock; 0 leaves them out.
         accelerator: its clock and buffers.
     """
@@ -55,6 +62,8 @@ class DesignSpace:
     decoder_lanes: tuple[int, ...] = ()
     decoder_width: int = 1
     chunk: int | None = None
+    align: int = 1
+    decoder: tuple[str, ...] = ()
     compute_lanes: int = 0
     accelerator: Accelerator = field(default_factory=Accelerator)
 
@@ -68,8 +77,16 @@ class DesignSpace:
     @property
     def decoders(self) -> list[DecoderSpec | None]:
         """The decoders, or None alone."""
-        lanes = self.decoder_lanes
-        return [DecoderSpec(lanes=n, width=self.decoder_width) for n in lanes] or [None]
+        width, known = self.decoder_width, self.decoder
+        return [DecoderSpec(lanes=n, width=width, encodings=known) for n in self.decoder_lanes] or [
+            None
+        ]
+
+    @property
+    def only(self) -> Hardware:
+        """The hardware of a space that has but one."""
+        [hardware] = self.hardware()
+        return hardware
 
     def hardware(self) -> Iterator[Hardware]:
         """Each memory with each decoder."""
@@ -85,6 +102,8 @@ def make_design_space(
     decoder_lanes: Iterable[int] = (),
     decoder_width: int = 1,
     chunk: int | None = None,
+    align: int = 1,
+    decoder: tuple[str, ...] = (),
     compute_lanes: int = 0,
     clock_ratio: float = 1.0,
     buffers: int = 2,
@@ -96,11 +115,11 @@ def make_design_space(
         RecipeError: naming the value that cannot be, and what can.
     """
     encodings = tuple(part.strip() for part in encoding.split(","))
-    known = (AUTO, AUTO_CYCLES, *encoding_names())
     for name in encodings:
-        if name not in known:
-            msg = f"there is no encoding '{name}'; known are {', '.join(known)}"
-            raise RecipeError(msg)
+        try:
+            check_storage(name, align, decoder)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
     for option, value, least in (
         ("chunk", chunk or 0, 0),
         ("compute lanes", compute_lanes, 0),
@@ -116,6 +135,8 @@ def make_design_space(
             tuple(decoder_lanes),
             decoder_width,
             chunk,
+            align,
+            decoder,
             compute_lanes,
             accelerator,
         )
@@ -162,7 +183,7 @@ def explore(tensors: Iterable[Tensor], space: DesignSpace) -> Explored:
             kept: tuple[Encoding, EncodedTensor] | None = None
             for index, one in enumerate(hardware):
                 if kept is None or label == AUTO_CYCLES:
-                    kept = _encoded(tensor, codes, label, one, space.chunk_weights)
+                    kept = _encoded(tensor, codes, label, one, space)
                 cycles = encoded_cycles(kept[1], one)
                 size = kept[1].layout.size.bytes
                 found[index, label].append(
@@ -179,24 +200,43 @@ def explore(tensors: Iterable[Tensor], space: DesignSpace) -> Explored:
 
 
 def _encoded(
-    tensor: Tensor, codes: Codes, label: str, hardware: Hardware, chunk: int
+    tensor: Tensor, codes: Codes, label: str, hardware: Hardware, space: DesignSpace
 ) -> tuple[Encoding, EncodedTensor]:
-    def cycles(encoding: Encoding, layout: Layout) -> float:
-        encoded = encode_tensor(encoding, codes, hardware.decoder, layout)
-        return encoded_cycles(encoded, hardware).cycles
-
+    shared = {"chunk": space.chunk_weights, "align": space.align}
     try:
         if tensor.stored:
             encoding = tensor.stored
         elif label in (AUTO, AUTO_CYCLES):
-            cost = cycles if label == AUTO_CYCLES else None
-            encoding = best_encoding(tensor.array, tensor.spec, chunk=chunk, cost=cost)
+            cost = cycles_cost(codes, hardware) if label == AUTO_CYCLES else None
+            known = DecoderSpec(encodings=space.decoder)
+            encoding = best_encoding(tensor.array, tensor.spec, decoder=known, cost=cost, **shared)
         else:
-            encoding = get_encoding(label, {"chunk": chunk})
+            encoding = get_encoding(label, shared)
         return encoding, encode_tensor(encoding, codes, hardware.decoder)
     except ValueError as error:
         msg = f"weight '{tensor.spec.name}' cannot be stored as {label}: {error}"
         raise RecipeError(msg) from error
+
+
+def check_storage(encoding: str, align: int, decoder: tuple[str, ...]) -> None:
+    """Check names of encodings and the alignment against each other.
+
+    Raises:
+        ValueError: naming the value that cannot be, and what can.
+    """
+    for name, known in (
+        (encoding, (AUTO, AUTO_CYCLES, *encoding_names())),
+        *((name, encoding_names()) for name in decoder),
+    ):
+        if name not in known:
+            msg = f"there is no encoding '{name}'; known are {', '.join(known)}"
+            raise ValueError(msg)
+    if decoder and encoding in encoding_names() and encoding not in decoder:
+        msg = f"the decoder knows {', '.join(decoder)}, not '{encoding}'; take one of them, or auto"
+        raise ValueError(msg)
+    if not 1 <= align <= 1 << 16 or align & (align - 1):
+        msg = f"chunks are aligned to bytes that are a power of two up to 65536, found {align}"
+        raise ValueError(msg)
 
 
 def _point(

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune import hardware
-from onnxprune.design_space import AUTO
+from onnxprune.design_space import AUTO, make_design_space
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, run_on_file
 from onnxprune.inventory import report_of, totals_of, weight_reports
-from onnxprune.memories import find_memory
+from onnxprune.memories import DEFAULT_MEMORY, find_memory
 from onnxprune.model_io import load_model
 from onnxprune.report import Report, WeightReport, describe_file
 from onnxprune.storage import make_storage
@@ -58,15 +58,19 @@ def encode(
     Raises:
         ModelError, RecipeError, OutputError: when one of the arguments cannot be used.
     """
-    target = Path(output)
+    target, known = Path(output), tuple(decoder)
+    space = make_design_space(
+        [find_memory(memory or DEFAULT_MEMORY)],
+        decoder=known,
+        decoder_lanes=[decoder_lanes],
+        decoder_width=decoder_width,
+    )
     storage = make_storage(
         encoding,
         chunk=chunk,
         align=align,
-        decoder=tuple(decoder),
-        decoder_lanes=decoder_lanes,
-        decoder_width=decoder_width,
-        memory=None if memory is None else find_memory(memory),
+        decoder=known,
+        hardware=None if memory is None else space.only,
     )
     check_parent(target)
 

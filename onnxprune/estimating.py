@@ -9,7 +9,7 @@ from onnxprune.design_space import AUTO, explore, make_design_space, with_points
 from onnxprune.errors import RecipeError
 from onnxprune.in_memory import ModelSource, run_on_file
 from onnxprune.inventory import report_of
-from onnxprune.memories import find_memories
+from onnxprune.memories import DEFAULT_MEMORY, find_memories
 from onnxprune.model_io import load_model
 from onnxprune.progress import counted
 from onnxprune.report import Report, WeightReport, describe_file
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 def estimate(
     source: ModelSource,
     *,
-    memory: str = "ddr4-2400",
+    memory: str = DEFAULT_MEMORY,
     encoding: str | None = None,
     decoder_lanes: Sequence[int] = (),
     decoder_width: int = 1,
     chunk: int | None = None,
+    align: int = 1,
+    decoder: Sequence[str] = (),
     compute_lanes: int = 0,
     clock_ratio: float = 1.0,
     buffers: int = 2,
@@ -50,6 +52,8 @@ def estimate(
         decoder_lanes: numbers of lanes of the decoder; none leaves decoding out.
         decoder_width: values that a lane places in a clock.
         chunk: weights of a chunk; None: 1024 with a decoder, all without.
+        align: chunks begin at multiples of so many bytes, a power of two.
+        decoder: names of the encodings that the hardware's decoder knows; empty for all.
         compute_lanes: units that take a nonzero weight a clock; 0 leaves them out.
         clock_ratio: clocks of decoder and compute units in a clock of the memory.
         buffers: 1 single, 2 double buffering, more for deeper prefetch.
@@ -66,6 +70,8 @@ def estimate(
         decoder_lanes=decoder_lanes,
         decoder_width=decoder_width,
         chunk=chunk,
+        align=align,
+        decoder=tuple(decoder),
         compute_lanes=compute_lanes,
         clock_ratio=clock_ratio,
         buffers=buffers,
@@ -74,8 +80,8 @@ def estimate(
 
     def job(path: Path) -> Report:
         if hardware.is_blob(path):
-            if encoding is not None or chunk is not None:
-                msg = f"'{path}' is a blob, whose tensors are encoded already; leave encoding and chunk out"
+            if encoding is not None or chunk is not None or align != 1 or decoder:
+                msg = f"'{path}' is a blob, whose tensors are encoded already; leave encoding, chunk, align and decoder out"
                 raise RecipeError(msg)
             weights: list[WeightReport] = []
             explored = explore(hardware.blob_tensors(path, weights, progress), space)

@@ -10,13 +10,14 @@ import numpy as np
 
 from hwmodel import blob as swb
 from hwmodel.blob import BlobEntry, open_blob, write_blob
-from hwmodel.encodings import encoding_names, get_encoding
+from hwmodel.codes import Codes
+from hwmodel.encodings.entropy import Entropy
 from hwmodel.entropy import entropy_bound_bits
 from hwmodel.errors import BlobError as HardwareBlobError
-from hwmodel.fetch import fetch_stream
-from hwmodel.select import best_encoding
+from hwmodel.estimate import encode_tensor, encoded_cycles
+from hwmodel.select import SMALL, share_tables
 from hwmodel.tensor import TensorSpec
-from onnxprune.design_space import Tensor
+from onnxprune.design_space import AUTO, Tensor, explore
 from onnxprune.errors import BlobError, RecipeError
 from onnxprune.files import replacing
 from onnxprune.progress import counted
@@ -24,51 +25,51 @@ from onnxprune.report import WeightReport
 from onnxprune.storage import Storage, choose_encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from hwmodel.blob_index import BlobTensor
     from hwmodel.encoding import Encoding
+    from hwmodel.estimate import Hardware
     from hwmodel.memory import Memory
+    from onnxprune.design_space import DesignSpace
     from onnxprune.progress import Progress
     from passes.weights import Weight
 
-AUTO = "auto"
 
-
-def check_encoding(name: str) -> None:
-    """Check the name of an encoding.
-
-    Raises:
-        RecipeError: naming those there are.
-    """
-    if name != AUTO and name not in encoding_names():
-        msg = f"there is no encoding '{name}'; known are {', '.join((AUTO, *encoding_names()))}"
-        raise RecipeError(msg)
-
-
-def encoding_of(array: NDArray[Any], spec: TensorSpec, name: str) -> Encoding:
-    """The encoding by that name, or with ``auto`` the one of fewest bytes."""
-    return best_encoding(array, spec) if name == AUTO else get_encoding(name)
-
-
-def encoded_bytes(weight: Weight, array: NDArray[Any], name: str) -> int:
-    """How many bytes a weight takes in the blob, without its place in the header.
+def encoded_bytes(weight: Weight, array: NDArray[Any], storage: Storage) -> int:
+    """How many bytes a weight takes in the blob, without its place in the index.
 
     Args:
         weight: what is encoded.
         array: its values as they would be after pruning.
-        name: of the encoding, or ``auto``.
+        storage: how it would be stored.
+
+    Raises:
+        RecipeError: when it cannot be stored so.
     """
     spec = _spec_of(weight)
-    return encoding_of(array, spec, name).size(array, spec).bytes
+    return choose_encoding(array, spec, storage).size(array, spec).bytes
 
 
-def cycles_of(fetched_bytes: int, memory: Memory) -> int:
-    """Memory clock cycles that fetching so many bytes in one stream takes."""
-    return fetch_stream(memory, fetched_bytes).cycles
+def fetch_cycles(weight: Weight, array: NDArray[Any], storage: Storage, hardware: Hardware) -> int:
+    """Memory clocks until a weight is fetched, and decoded and used where the hardware says how.
+
+    Args:
+        weight: what is fetched.
+        array: its values as they would be after pruning.
+        storage: how it would be stored.
+        hardware: from the memory to the compute units.
+
+    Raises:
+        RecipeError: when it cannot be stored so.
+    """
+    spec = _spec_of(weight)
+    codes = Codes.of(array, spec)
+    encoding = choose_encoding(array, spec, storage)
+    return encoded_cycles(encode_tensor(encoding, codes, hardware.decoder), hardware).cycles
 
 
 def write_weights(
@@ -82,8 +83,14 @@ def write_weights(
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         try:
-            chosen = counted(weights, "encode", progress)
-            write_blob(file, (_entry(weight, storage) for weight in chosen))
+            encodings = _encodings(counted(weights, "encode", progress), storage)
+            write_blob(
+                file,
+                (
+                    BlobEntry(_spec_of(weight), weight.array(), encoding)
+                    for weight, encoding in zip(weights, encodings, strict=True)
+                ),
+            )
         except ValueError as error:
             if isinstance(error, RecipeError):
                 raise
@@ -114,13 +121,25 @@ def with_blob(weights: Sequence[WeightReport], path: Path) -> tuple[WeightReport
     )
 
 
-def with_fetch(weights: Sequence[WeightReport], memory: Memory) -> tuple[WeightReport, ...]:
-    """The weights with the cycles that fetching them takes, encoded and dense."""
+def with_fetch(
+    weights: Sequence[WeightReport], path: Path, space: DesignSpace
+) -> tuple[WeightReport, ...]:
+    """The weights with what fetching them costs, as a blob stores them and dense.
+
+    Args:
+        weights: all that the blob holds.
+        path: of the blob.
+        space: of one point.
+    """
+    explored = explore(blob_tensors(path, []), space)
+    fetched = {one.name: one.fetch for one in explored.points[0].weights}
     return tuple(
         replace(
             weight,
-            dense_fetch_cycles=cycles_of(weight.dense_bytes, memory),
-            fetch_cycles=cycles_of(weight.encoded_bytes or weight.dense_bytes, memory),
+            dense_fetch_cycles=explored.dense[weight.name].cycles,
+            fetch_cycles=fetched[weight.name].cycles,
+            dense_fetch=explored.dense[weight.name],
+            fetch=fetched[weight.name],
         )
         for weight in weights
     )
@@ -136,9 +155,19 @@ def same_bits(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]
     )
 
 
-def _entry(weight: Weight, storage: Storage) -> BlobEntry:
-    array, spec = weight.array(), _spec_of(weight)
-    return BlobEntry(spec, array, choose_encoding(array, spec, storage))
+def _encodings(weights: Iterable[Weight], storage: Storage) -> list[Encoding]:
+    """How each weight is stored; small ones may share a table where bytes decide."""
+    encodings, small = [], {}
+    shares = storage.encoding == AUTO and (not storage.decoder or Entropy.name in storage.decoder)
+    for number, weight in enumerate(weights):
+        array, spec = weight.array(), _spec_of(weight)
+        encodings.append(choose_encoding(array, spec, storage))
+        if shares and array.size <= SMALL:
+            small[number] = array, spec
+    shared = share_tables(list(small.values()), [encodings[number] for number in small])
+    for number, encoding in zip(small, shared, strict=True):
+        encodings[number] = encoding
+    return encodings
 
 
 def _spec_of(weight: Weight) -> TensorSpec:
@@ -165,6 +194,24 @@ def blob_errors(path: Path) -> Iterator[None]:
 def describe(memory: Memory) -> dict[str, Any]:
     """A memory's specification, for the report."""
     return memory.describe()
+
+
+def behind_memory(space: DesignSpace) -> dict[str, Any]:
+    """What stands behind the memory, for the report; without a decoder there is nothing."""
+    one, accelerator = space.only, space.accelerator
+    figures: dict[str, Any] = {}
+    if one.decoder:
+        known = {"encodings": one.decoder.encodings} if one.decoder.encodings else {}
+        figures |= {"decoder_lanes": one.decoder.lanes, "decoder_width": one.decoder.width, **known}
+    if one.compute_lanes:
+        figures["compute_lanes"] = one.compute_lanes
+    if figures:
+        figures |= {
+            "clock_ratio": accelerator.clock_ratio,
+            "buffers": accelerator.buffers,
+            "buffer_bytes": accelerator.buffer_bytes,
+        }
+    return figures
 
 
 def is_blob(path: Path) -> bool:

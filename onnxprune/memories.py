@@ -14,6 +14,7 @@ from onnxprune.errors import RecipeError
 if TYPE_CHECKING:
     from hwmodel.memory import Memory
 
+DEFAULT_MEMORY = "ddr4-2400"
 SUFFIXES = (".yaml", ".yml")
 MOST_BYTES = 1 << 20
 """A specification is a few kilobytes; a larger file is something else."""

@@ -150,7 +150,8 @@ def differences(first: PastRun, second: PastRun) -> tuple[str, ...]:
         sentences.append(
             "the runs split their data differently, so their scores are of different samples"
         )
-    if first.report.memory != second.report.memory:
+    first_fetch = (first.report.memory, first.report.hardware)
+    if first_fetch != (second.report.memory, second.report.hardware):
         sentences.append("the runs fetch from different memories")
     return tuple(sentences)
 

@@ -126,16 +126,49 @@ class PruneSection(_Section):
         return checked_pattern(text)
 
 
-class EncodeSection(_Section):
-    """How the hardware blob is encoded."""
+def _encodings_schema(schema: dict[str, Any]) -> None:
+    from hwmodel.encodings import encoding_names
 
-    encoding: str = "auto"
+    schema["enum"] = ["auto", "auto-cycles", *encoding_names()]
+
+
+class EncodeSection(_Section):
+    """How the hardware blob is encoded.
+
+    ``encoding`` is ``auto`` (fewest bytes for each weight), ``auto-cycles`` (fewest cycles on the
+    hardware that ``estimate`` describes) or a name. ``chunk`` counts weights, 0 for one chunk; left
+    out it is 1024 with ``auto-cycles`` or a decoder, else 0. ``decoder`` names the encodings that the
+    hardware knows; empty for all.
+    """
+
+    encoding: Annotated[str, Field(json_schema_extra=_encodings_schema)] = "auto"
+    chunk: Annotated[int, Field(ge=0, le=1 << 40)] | None = None
+    align: Annotated[int, Field(ge=1, le=1 << 16)] = 1
+    decoder: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> EncodeSection:
+        from onnxprune.design_space import check_storage
+
+        check_storage(self.encoding, self.align, self.decoder)
+        return self
 
 
 class EstimateSection(_Section):
-    """From which memory the blob is fetched."""
+    """From which memory the blob is fetched, and what stands behind it.
+
+    ``memory`` is a name or a YAML file. Without ``decoder_lanes`` cycles are those of the fetch
+    alone; with ``compute_lanes`` they end when every nonzero weight is used. ``clock_ratio`` is clocks
+    of decoder and compute units in one of the memory; ``buffers`` 1 is single buffering, 2 double.
+    """
 
     memory: str = "ddr4-2400"
+    decoder_lanes: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    decoder_width: Annotated[int, Field(ge=1, le=1 << 20)] = 1
+    compute_lanes: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    clock_ratio: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
+    buffers: Annotated[int, Field(ge=1, le=1 << 20)] = 2
+    buffer_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 4096
 
 
 class PhaseSection(_Section):

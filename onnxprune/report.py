@@ -253,6 +253,7 @@ class Report:
     shrunk: ShrinkReport | None = None
     search: SearchReport | None = None
     memory: Mapping[str, Any] | None = None
+    hardware: Mapping[str, Any] | None = None
     memories: tuple[Mapping[str, Any], ...] | None = None
     points: tuple[DesignPoint, ...] | None = None
     methods: Mapping[str, str] | None = None

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hwmodel.codes import Codes
 from hwmodel.decoding import DecoderSpec
-from hwmodel.encodings import encoding_names, get_encoding
-from hwmodel.estimate import Hardware, encode_tensor, encoded_cycles
+from hwmodel.encodings import get_encoding
+from hwmodel.estimate import cycles_cost
 from hwmodel.select import best_encoding
-from onnxprune.design_space import AUTO, AUTO_CYCLES, CHUNK
+from onnxprune.design_space import AUTO, AUTO_CYCLES, CHUNK, check_storage
 from onnxprune.errors import RecipeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hwmodel.encoding import Encoding
-    from hwmodel.layout import Layout
-    from hwmodel.memory import Memory
+    from hwmodel.estimate import Hardware
     from hwmodel.tensor import TensorSpec
 
 
@@ -30,15 +29,23 @@ class Storage:
         encoding: a name, ``auto`` (fewest bytes for each weight) or ``auto-cycles`` (fewest cycles).
         chunk: weights of a chunk that decodes on its own; 0 for one chunk.
         align: bytes; chunks begin at multiples of it.
-        decoder: what the hardware can decode, and how fast.
-        memory: from which it fetches; ``auto-cycles`` needs one.
+        decoder: encodings that the hardware can decode; empty for all.
+        hardware: on which ``auto-cycles`` counts; it needs one.
     """
 
     encoding: str = AUTO
     chunk: int = 0
     align: int = 1
-    decoder: DecoderSpec = field(default_factory=DecoderSpec)
-    memory: Memory | None = None
+    decoder: tuple[str, ...] = ()
+    hardware: Hardware | None = None
+
+    @property
+    def described(self) -> str:
+        """In a few words, for the report."""
+        chunks = f"chunks of {self.chunk} weights" if self.chunk else "one chunk a weight"
+        aligned = f", aligned to {self.align} bytes" if self.align > 1 else ""
+        known = f", of those that the decoder knows ({', '.join(self.decoder)})"
+        return f"{self.encoding}, {chunks}{aligned}{known if self.decoder else ''}"
 
 
 def make_storage(
@@ -47,9 +54,7 @@ def make_storage(
     chunk: int | None = None,
     align: int = 1,
     decoder: tuple[str, ...] = (),
-    decoder_lanes: int = 1,
-    decoder_width: int = 1,
-    memory: Memory | None = None,
+    hardware: Hardware | None = None,
 ) -> Storage:
     """How weights are stored, from what a user wrote.
 
@@ -58,22 +63,16 @@ def make_storage(
         chunk: weights of a chunk, 0 for one; None for 1024 with ``auto-cycles``, else one.
         align: of chunks, in bytes.
         decoder: names of the encodings that the hardware knows; empty for all.
-        decoder_lanes: decoders side by side.
-        decoder_width: values that a lane places in a clock.
-        memory: from which weights are fetched.
+        hardware: on which ``auto-cycles`` counts cycles.
 
     Raises:
         RecipeError: naming the value that cannot be, and what can.
     """
-    for name in (encoding, *decoder):
-        known = encoding_names() if name in decoder else (AUTO, AUTO_CYCLES, *encoding_names())
-        if name not in known:
-            msg = f"there is no encoding '{name}'; known are {', '.join(known)}"
-            raise RecipeError(msg)
-    if decoder and encoding in encoding_names() and encoding not in decoder:
-        msg = f"the decoder knows {', '.join(decoder)}, not '{encoding}'; take one of them, or auto"
-        raise RecipeError(msg)
-    if encoding == AUTO_CYCLES and memory is None:
+    try:
+        check_storage(encoding, align, decoder)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    if encoding == AUTO_CYCLES and hardware is None:
         msg = "auto-cycles needs a memory: the fewest cycles from which one?"
         raise RecipeError(msg)
     if chunk is None:
@@ -81,14 +80,7 @@ def make_storage(
     if not 0 <= chunk <= 1 << 40:
         msg = f"weights of a chunk must lie between 0 and 2^40, found {chunk}"
         raise RecipeError(msg)
-    if not 1 <= align <= 1 << 16 or align & (align - 1):
-        msg = f"chunks are aligned to bytes that are a power of two up to 65536, found {align}"
-        raise RecipeError(msg)
-    try:
-        spec = DecoderSpec(decoder_lanes, decoder_width, encodings=decoder)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-    return Storage(encoding, chunk, align, spec, memory)
+    return Storage(encoding, chunk, align, decoder, hardware)
 
 
 def choose_encoding(array: NDArray[Any], spec: TensorSpec, storage: Storage) -> Encoding:
@@ -100,15 +92,12 @@ def choose_encoding(array: NDArray[Any], spec: TensorSpec, storage: Storage) -> 
     shared = {"chunk": storage.chunk, "align": storage.align}
     if storage.encoding not in (AUTO, AUTO_CYCLES):
         return get_encoding(storage.encoding, shared)
-    codes = Codes.of(array, spec)
-
-    def cycles(encoding: Encoding, layout: Layout) -> float:
-        assert storage.memory is not None
-        tensor = encode_tensor(encoding, codes, storage.decoder, layout)
-        return encoded_cycles(tensor, Hardware(storage.memory, storage.decoder)).cycles
-
-    cost = cycles if storage.encoding == AUTO_CYCLES else None
+    known = DecoderSpec(encodings=storage.decoder)
+    cost = None
+    if storage.encoding == AUTO_CYCLES:
+        assert storage.hardware is not None
+        cost = cycles_cost(Codes.of(array, spec), storage.hardware)
     try:
-        return best_encoding(array, spec, decoder=storage.decoder, cost=cost, **shared)
+        return best_encoding(array, spec, decoder=known, cost=cost, **shared)
     except ValueError as error:
         raise RecipeError(str(error)) from error

@@ -82,12 +82,12 @@ def gather_slots(
         bounds: first element of each group, and the end.
         slots: how many each group has, enough for its nonzero codes.
     """
-    from hwmodel import kernels
+    from hwmodel import slot_kernels
 
-    places = np.zeros(int(slots.sum()), np.uint32)
+    places = np.zeros(int(slots.sum()) + 1, np.uint32)
     values = np.zeros(places.size, codes.numbers.dtype)
-    kernels.gather_slots(codes.numbers, bounds, slots, places, values)
-    return places, values
+    slot_kernels.gather_slots(codes.numbers, bounds, slots, places, values)
+    return places[:-1], values[:-1]
 
 
 def scatter_slots(
@@ -102,10 +102,10 @@ def scatter_slots(
     Raises:
         BlobError: when places do not rise inside a group, or slots that are not used are not last.
     """
-    from hwmodel import kernels
+    from hwmodel import slot_kernels
 
     codes = np.zeros(frame.elements, frame.dtype)
-    if kernels.scatter_slots(places, values, bounds, slots, codes):
+    if slot_kernels.scatter_slots(places, values, bounds, slots, codes):
         msg = "places do not rise inside a group, or slots that hold no value are not last"
         raise BlobError(msg)
     return codes

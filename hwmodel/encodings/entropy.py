@@ -16,12 +16,15 @@ from hwmodel.golomb import (
     best_divisor,
     chunk_gap_bits,
     code_cycles,
+    least_divisor,
     read_gaps,
 )
 from hwmodel.huffman import code_lengths, code_words, decoding_table
 from hwmodel.layout import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from hwmodel.codes import Codes, Symbol
@@ -43,11 +46,31 @@ class Entropy(Encoding):
     Of a float only the exponent is Huffman coded, sign and mantissa follow as they are; of an integer
     the whole code. The header is the divisor in 4 bytes (0: no gaps), the first and the last symbol that occurs,
     and for all from first to last the length of its code in 4 bits (0: does not occur; at most 12).
+
+    Attributes:
+        table: a header to use, in hexadecimal, so that tensors share it; empty makes the best for each.
     """
 
     name: ClassVar[str] = "entropy"
+    table: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the configuration."""
+        super().__post_init__()
+        try:
+            bytes.fromhex(self.table)
+        except (TypeError, ValueError):
+            msg = f"entropy needs a table in hexadecimal, found {self.table!r}"
+            raise ValueError(msg) from None
+
+    @classmethod
+    def config_of(cls, header: bytes) -> dict[str, Any]:
+        """The table: it may be one that tensors share."""
+        return {"table": header.hex()}
 
     def _plan(self, codes: Codes, frame: Frame) -> Plan:
+        if self.table:
+            return _planned(bytes.fromhex(self.table), codes, frame)
         with_gaps = self._with_gaps(codes, frame)
         if 2 * codes.positions.size <= codes.size:
             return with_gaps
@@ -74,6 +97,9 @@ class Entropy(Encoding):
         writer.gaps(codes, frame.bounds, divisor, code_words(lengths), lengths)
 
     def _read(self, header: bytes, frame: Frame, reader: Reader) -> NDArray[Any]:
+        if self.table and header.hex() != self.table:
+            msg = f"entropy should have the table {self.table}, found {header.hex()}"
+            raise BlobError(msg)
         divisor, lengths = _parse(header, frame.symbol)
         return read_gaps(reader, frame, divisor, decoding_table(lengths), frame.symbol.bits)
 
@@ -84,6 +110,45 @@ class Entropy(Encoding):
         """
         [divisor, *_] = HEAD.unpack_from(self._plan(codes, frame).header)
         return code_cycles(codes, frame, divisor, decoder) if divisor else frame.sizes
+
+
+def shared_table(several: Sequence[Codes]) -> str:
+    """The best table for tensors of one symbol that share it, none of them in chunks.
+
+    Args:
+        several: codes of each tensor, at least one.
+    """
+    symbol = several[0].symbol
+    often = np.zeros(1 << symbol.bits, np.int64)
+    gaps: dict[int, int] = {}
+    for codes in several:
+        often += np.bincount(_symbols(codes.values, symbol), minlength=often.size)
+        for gap, *counts in zip(*codes.gap_counts(np.array([0, codes.size])), strict=True):
+            gaps[int(gap)] = gaps.get(int(gap), 0) + int(sum(counts))
+    distinct, times = np.array(list(gaps), np.int64), np.array(list(gaps.values()), np.int64)
+    divisor = least_divisor(distinct, times, DIVISORS)
+    return _header(divisor, code_lengths(often)).hex()
+
+
+def _planned(header: bytes, codes: Codes, frame: Frame) -> Plan:
+    """The plan under a header that is given.
+
+    Raises:
+        ValueError: when it is none, or has no code for a symbol.
+    """
+    divisor, lengths = _parse(header, codes.symbol)
+    decoding_table(lengths)  # they are those of a code
+    values = codes.values if divisor else codes.numbers
+    counts = codes.counts(frame.bounds) if divisor else frame.sizes
+    symbols = _symbols(values, codes.symbol)
+    if not lengths[symbols].all():
+        msg = "the table has no code for a symbol of this tensor; give the tensor one of its own"
+        raise ValueError(msg)
+    coded = sums(lengths[symbols], np.concatenate([[0], np.cumsum(counts)]))
+    payload = coded + counts * (codes.bits - codes.symbol.bits)
+    if not divisor:
+        return Plan(header, payload, np.zeros(frame.chunks, np.int64))
+    return Plan(header, payload, chunk_gap_bits(codes, frame, divisor))
 
 
 def _symbols(values: NDArray[Any], symbol: Symbol) -> NDArray[np.uint8]:

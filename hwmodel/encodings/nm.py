@@ -10,7 +10,7 @@ import numpy as np
 from hwmodel.bits import width_of
 from hwmodel.encoding import ChunkedBy, Encoding, expect_header
 from hwmodel.encodings.csr import row_starts
-from hwmodel.encodings.ellpack import gather_slots, scatter_slots
+from hwmodel.encodings.ellpack import gather_slots
 from hwmodel.errors import BlobError
 from hwmodel.layout import Plan
 
@@ -66,11 +66,8 @@ class NM(Encoding):
         writer.fields(values, self._slots(frame, n), codes.bits)
 
     def _read(self, header: bytes, frame: Frame, reader: Reader) -> NDArray[Any]:
-        n, bounds = self._kept(header), self._groups(frame)
-        places = reader.fields(self._slots(frame, n), width_of(self.m), np.uint32)
-        values = reader.fields(self._slots(frame, n), frame.bits, frame.dtype)
-        slots = np.full(bounds.size - 1, n)
-        return scatter_slots(places, values, slots, bounds, frame)
+        n = self._kept(header)
+        return reader.groups(n, self.m, frame)
 
     def _work(self, codes: Codes, frame: Frame, decoder: DecoderSpec) -> NDArray[np.int64]:
         """``ceil(slots / width)``."""

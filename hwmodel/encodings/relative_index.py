@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from hwmodel.bits import width_of
+from hwmodel.bits import unary_ends, width_of
 from hwmodel.decoding import sums
 from hwmodel.encoding import ChunkedBy, Encoding, expect_header
 from hwmodel.encodings.csr import row_starts
@@ -53,7 +53,7 @@ class RelativeIndex(Encoding):
 
     def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:
         gaps, _ = codes.gaps(row_starts(frame))
-        ends = np.cumsum((gaps >> self.bits) + 1) - 1  # the entry of each value
+        ends = unary_ends(gaps >> self.bits)  # the entry of each value
         total = int(ends[-1]) + 1 if ends.size else 0
         runs = np.full(total, (1 << self.bits) - 1, np.uint16)
         runs[ends] = gaps & ((1 << self.bits) - 1)

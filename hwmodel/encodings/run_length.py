@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from hwmodel.bits import width_of
+from hwmodel.bits import unary_ends, width_of
 from hwmodel.decoding import sums
 from hwmodel.encoding import Encoding, expect_header
 from hwmodel.errors import BlobError
@@ -54,7 +54,7 @@ class RunLength(Encoding):
     def _write(self, codes: Codes, frame: Frame, header: bytes, writer: Writer) -> None:
         bits = header[0]
         gaps, _ = codes.gaps(frame.bounds)
-        ends = np.cumsum((gaps >> bits) + 1) - 1  # the entry of each value
+        ends = unary_ends(gaps >> bits)  # the entry of each value
         total = int(ends[-1]) + 1 if ends.size else 0
         runs = np.full(total, (1 << bits) - 1, np.uint16)
         runs[ends] = gaps & ((1 << bits) - 1)

@@ -78,7 +78,7 @@ def encode(
             encoding=encoding,
             chunk=chunk,
             align=align,
-            decoder=[part.strip() for part in decoder.split(",")] if decoder else (),
+            decoder=_names(decoder),
             decoder_lanes=decoder_lanes,
             decoder_width=decoder_width,
             memory=memory,
@@ -181,6 +181,17 @@ def estimate(
             show_default="1024 with a decoder, else 0",
         ),
     ] = None,
+    align: Annotated[
+        int, typer.Option("--align", min=1, help="Chunks begin at multiples of so many bytes.")
+    ] = 1,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            "--decoder",
+            help="Encodings that the hardware's decoder knows, separated by commas; all when left out.",
+            show_default=False,
+        ),
+    ] = None,
     compute_lanes: Annotated[
         int,
         typer.Option(
@@ -225,6 +236,8 @@ def estimate(
             decoder_lanes=_numbers(decoder_lanes, "--decoder-lanes"),
             decoder_width=decoder_width,
             chunk=chunk,
+            align=align,
+            decoder=_names(decoder),
             compute_lanes=compute_lanes,
             clock_ratio=clock_ratio,
             buffers=buffers,
@@ -235,6 +248,10 @@ def estimate(
     if output:
         write_points(report, output)
     finish(report, as_json=as_json)
+
+
+def _names(text: str | None) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text else []
 
 
 def _numbers(text: str | None, option: str) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ import onnxprune
 from onnxprune import hardware
 from onnxprune.candidates import Candidates
 from onnxprune.errors import RecipeError
-from onnxprune.memories import find_memory
 from onnxprune.plan import Plan
 from onnxprune.report import FinishReport, SearchReport, SplitSizes, TrialReport
 from onnxprune.search.features import variable_features
@@ -23,6 +22,7 @@ from onnxprune.search.plans import Plans, level_losses
 from onnxprune.search.problem import Problem, Trial, front
 from onnxprune.search.run import check_installed, make_controller, run_search
 from onnxprune.search.tester import Tester
+from onnxprune.target_hardware import target_hardware
 from passes.pack import MODEL_BYTES, packed_bytes
 
 if TYPE_CHECKING:
@@ -277,22 +277,22 @@ def _budget(recipe: Recipe, dense: float) -> float | None:
 
 def _costs(study: Study, recipe: Recipe, unit: Unit) -> tuple[CostOf | None, float]:
     """A weight's cost in a unit, and that of the model beside its weights."""
-    encoding = recipe.encode.encoding
     if unit == "elements":
         return None, 0.0
-    if unit == "blob_bytes":
-        return lambda weight, array: hardware.encoded_bytes(weight, array, encoding), 0.0
-    if unit == "cycles":
-        memory = find_memory(recipe.estimate.memory)
-        return (
-            lambda weight, array: hardware.cycles_of(
-                hardware.encoded_bytes(weight, array, encoding), memory
-            ),
-            0.0,
-        )
+    if unit in ("blob_bytes", "cycles"):
+        return _blob_cost(recipe, unit), 0.0
     weights = study.collection.weights
     rest = study.path.stat().st_size - sum(weight.array().nbytes for weight in weights)
     return lambda _, array: packed_bytes(array), float(rest + MODEL_BYTES)
+
+
+def _blob_cost(recipe: Recipe, unit: Unit) -> CostOf:
+    """What a weight costs in the blob, as the recipe stores and fetches it."""
+    target = target_hardware(recipe)
+    storage, one = target.storage, target.space.only
+    if unit == "cycles":
+        return lambda weight, array: hardware.fetch_cycles(weight, array, storage, one)
+    return lambda weight, array: hardware.encoded_bytes(weight, array, storage)
 
 
 def _best_trials(search: Search, trials: list[Trial]) -> tuple[TrialReport, ...]:

@@ -47,6 +47,8 @@ STRIDES = (1.0, 2.0, 4.0, 8.0)
 
 NOISE = (0.3, 0.05)
 """Standard deviation of the actor's noise at first, and at last."""
+SPREADS = (0.0, 0.25, 0.5, 1.0)
+"""Shares of that noise; each candidate has one of them."""
 NOISE_KEPT = 0.99
 """Factor of the noise from trial to trial (AMC: 0.95 from episode to episode)."""
 
@@ -128,10 +130,12 @@ class RlController(Controller):
         moved = rng.random(base.shape) < share
         stride = rng.choice(STRIDES, size=(self._near, 1))
         near = base + rng.standard_normal(base.shape) * stride * moved
-        episodes = self._env.walk.begin(np.full(self._screened - self._near, budget))
+        walks = self._screened - self._near
+        episodes = self._env.walk.begin(np.full(walks, budget))
+        spread = noise * (rng.choice(SPREADS, size=walks) if self._screened > 1 else 1.0)
         for _ in range(space.dimensions):
             action = self._agent.act(episodes.observe())
-            action += noise * rng.standard_normal(len(action))
+            action += spread * rng.standard_normal(walks)
             episodes.decide(episodes.levels_of(action.clip(0, 1)))
         return np.concatenate([near, episodes.levels])
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from hwmodel.bits import pack_fields
+from hwmodel.bits import pack_fields, unary_ends
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,7 +139,7 @@ class Delta(PositionCode):
     def encode(self, positions: Positions) -> Coded:
         """Parts ``step0``, ``step1``, ...: the planes of the steps, padded with steps of zero."""
         fillers = self._fillers(positions)
-        ends = np.cumsum(fillers + 1) - 1
+        ends = unary_ends(fillers)
         entries = int(ends[-1]) + 1
         padded = entries + -entries % alignment(self.bits)
         steps = np.full(padded, self._widest, np.int64)
@@ -208,7 +208,7 @@ class Rice(PositionCode):
     def encode(self, positions: Positions) -> Coded:
         """Part ``unary``, zeros and a one for each gap, and the planes ``low0``, ..., of the fields."""
         gaps = positions.gaps
-        ends = np.cumsum((gaps >> self.low) + 1) - 1
+        ends = unary_ends(gaps >> self.low)
         unary = np.zeros(int(ends[-1]) + 1, np.bool_)
         unary[ends] = True
         widest = (1 << self.low) - 1

@@ -4,7 +4,7 @@ import io
 import subprocess
 import sys
 import zlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodel.blob import CHECKED, PREAMBLE, BlobEntry, is_blob, open_blob, write_blob
-from hwmodel.blob_index import ALIGNMENT, Record, read_record, write_index
+from hwmodel.blob_index import ALIGNMENT, MAX_NAMES
+from hwmodel.blob_records import Record, RecordReader, Settings, write_index
 from hwmodel.encodings import encoding_names, get_encoding
 from hwmodel.encodings.rice import Rice
 from hwmodel.errors import BlobError
+from hwmodel.select import best_encoding, share_tables
 from hwmodel.tensor import DTYPES, TensorSpec
 from hwmodel.varint import Cursor, put_signed, put_unsigned
 
@@ -58,13 +60,18 @@ def test_segments_are_aligned_and_the_gaps_are_zero(tmp_path: Path) -> None:
     path = tmp_path / "b.swb"
     path.write_bytes(content)
     covered = bytearray(len(content))
+    _, _, _, index, _, _ = PREAMBLE.unpack(content[: PREAMBLE.size])
     with open_blob(path) as blob:
+        assert any(tensor.segments[-1].offset < index for tensor in blob.tensors)
+        assert any(tensor.segments[-1].offset > index for tensor in blob.tensors)
         for tensor in blob.tensors:
             for segment in filter(lambda one: one.bytes, tensor.segments[1:]):
+                if segment.offset >= index:  # small tensors lie in the index
+                    assert tensor.encoding.align == 1
+                    continue
                 assert segment.offset % ALIGNMENT == 0
                 covered[segment.offset : segment.offset + segment.bytes] = b"\x01" * segment.bytes
-    _, _, _, offset, _, _ = PREAMBLE.unpack(content[: PREAMBLE.size])
-    data = range(ALIGNMENT, offset)
+    data = range(ALIGNMENT, index)
     assert all(content[i] == 0 for i in data if not covered[i])
     assert is_blob(path)
 
@@ -78,9 +85,8 @@ def test_names_must_differ() -> None:
 def rewrite(content: bytes, change: object, count: int = 0, spoil: object = bytes) -> bytes:
     """The blob with its records changed and the checksum right: a hostile blob."""
     _, version, _, offset, length, tensors = PREAMBLE.unpack(content[: PREAMBLE.size])
-    cursor, records = Cursor(content[offset : offset + length]), []
-    for _ in range(tensors):
-        records.append(read_record(cursor, records[-1].name if records else b"")[0])
+    reader = RecordReader(content[offset : offset + length])
+    records = [reader.next()[0] for _ in range(tensors)]
     change(records)  # type: ignore[operator]
     index = spoil(write_index(records))  # type: ignore[operator]
     fields = (offset, len(index), count or len(records))
@@ -93,11 +99,18 @@ def nothing(records: list[Record]) -> None:
     del records
 
 
+SETTINGS = {one.name for one in fields(Settings)}
+
+
 def set_first(**changes: object) -> object:
-    """Change the record of the first tensor, a dense one."""
+    """Change the record of the first tensor that lies before the index."""
 
     def change(records: list[Record]) -> None:
-        records[0] = replace(records[0], **changes)
+        [first, *_] = (i for i, record in enumerate(records) if record.inside is None)
+        own = {name: value for name, value in changes.items() if name in SETTINGS}
+        rest = {name: value for name, value in changes.items() if name not in SETTINGS}
+        settings = replace(records[first].settings, **own)
+        records[first] = replace(records[first], settings=settings, **rest)
 
     return change
 
@@ -110,10 +123,9 @@ def set_first(**changes: object) -> object:
         ({"shape": (2**63, 0)}, "is longer than"),
         ({"shape": (1,) * 9}, "rank 9"),
         ({"dtype": 0}, "no dtype of number 0"),
-        ({"zero_point": 7}, "zero point 7"),
+        ({"zero_point": 777}, "zero point 777"),
         ({"zero_point": -(2**62)}, "zero point -46"),
-        ({"encoding": 99}, "no encoding of number 99"),
-        ({"values": 2}, "values 2"),
+        ({"encoding": 14}, "no encoding of number 14"),
         ({"align": 17}, "alignment 2"),
         ({"chunk": 2**50}, "needs chunk from 0"),
         ({"lengths": (0, 0, 2**50), "crcs": (0, 0, 0)}, "outside the data"),
@@ -153,6 +165,87 @@ def test_a_spoilt_index_is_refused(tmp_path: Path, spoil: object, message: str) 
     path.write_bytes(rewrite(written(), nothing, spoil=spoil))
     with pytest.raises(BlobError, match=message):
         open_blob(path)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (b"\x11\x40\0\0\0", "record before, which is none in dense"),
+        (b"\x11\x80\0\0\0", "there is none in its encoding"),
+        (b"\x11\0\x80", "begin with the byte 128"),
+        (b"\x11\0\x20\0\0\0\0\0", "begin with the byte 32"),
+        (b"\x11\0\x40\0\0\0\0\0", "a chunk of 0 elements"),
+        (b"\x11\x20\0\0\0\x05\0", "5 bytes should follow"),
+    ],
+)
+def test_records_that_share_what_is_not_there_are_refused(
+    tmp_path: Path, record: bytes, message: str
+) -> None:
+    path = tmp_path / "b.swb"
+    path.write_bytes(rewrite(written(), lambda records: records.clear(), 1, lambda _: record))
+    with pytest.raises(BlobError, match=message):
+        open_blob(path)
+
+
+def test_names_cannot_grow_beyond_what_is_there(tmp_path: Path) -> None:
+    """Each name may be the one before and a byte more: a thousand of those are half a million."""
+    first = b"\x11\x20\0" + b"\x04name" + b"\0\0"
+    more = bytearray(first)
+    for length in range(4, 4 + 6000):
+        put_unsigned(more := more + b"\x11\xe0", length, 0, 1)
+        more += b"x\0"
+    path = tmp_path / "b.swb"
+    path.write_bytes(
+        rewrite(written(), lambda records: records.clear(), 6001, lambda _: bytes(more))
+    )
+    with pytest.raises(BlobError, match=f"more than {MAX_NAMES} times"):
+        open_blob(path)
+
+
+def test_tensors_share_settings_headers_and_names(tmp_path: Path) -> None:
+    """Twenty tensors that are alike take a few bytes each beside what is stored of them."""
+    rng = np.random.default_rng(0)
+    tensors = []
+    for number in range(20):
+        array = rng.standard_normal((8, 9)).astype(np.float32)
+        array[rng.random(array.shape) < 0.8] = 0
+        tensors.append((array, TensorSpec(f"layer.{number}.attention.weight", (8, 9), "float32")))
+    alone = [best_encoding(*tensor) for tensor in tensors]
+    shared = share_tables(tensors, alone)
+    assert {encoding.name for encoding in shared} == {"entropy"}
+    assert len({encoding.table for encoding in shared}) == 1
+    path = tmp_path / "b.swb"
+    sizes = []
+    for encodings in (alone, shared):
+        with path.open("wb") as file:
+            write_blob(
+                file,
+                [BlobEntry(s, a, e) for (a, s), e in zip(tensors, encodings, strict=True)],
+            )
+        sizes.append(path.stat().st_size)
+    assert sizes[1] < sizes[0]
+    with open_blob(path) as blob:
+        assert len({tensor.segments[0].offset for tensor in blob.tensors}) == 1
+        data = sum(one.bytes for tensor in blob.tensors for one in tensor.segments[1:])
+        head = blob.tensors[0].segments[0].bytes
+        assert sizes[1] - ALIGNMENT - data - head < 20 * 14
+        for (array, spec), tensor, encoding in zip(tensors, blob.tensors, shared, strict=True):
+            assert blob.read(spec.name).tobytes() == array.tobytes()
+            assert blob.read_chunk(spec.name, 0).tobytes() == array.tobytes()
+            assert (tensor.spec, tensor.encoding) == (spec, encoding)
+            assert tensor.encoding.size(array, spec).bytes == tensor.bytes
+
+
+def test_aligned_tensors_do_not_lie_in_the_index(tmp_path: Path) -> None:
+    path = tmp_path / "b.swb"
+    array = np.eye(6, dtype=np.int8)
+    for align, inside in ((1, True), (8, False)):
+        with path.open("wb") as file:
+            write_blob(file, [BlobEntry(TensorSpec("w", (6, 6), "int8"), array, Rice(align=align))])
+        with open_blob(path) as blob:
+            *_, data = blob.find("w").segments
+            assert (data.offset % ALIGNMENT != 0) == inside
+            assert blob.read("w").tobytes() == array.tobytes()
 
 
 @given(numbers=st.lists(st.integers(-(2**63) + 1, 2**63 - 1)))

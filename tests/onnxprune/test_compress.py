@@ -285,6 +285,76 @@ def test_targets_decide_success(
     assert report.succeeded == (met and report.quality.target_met)
 
 
+def test_the_recipe_says_how_weights_are_stored_and_fetched(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    """What ``compress`` reports is what ``estimate`` says of its blob on the same hardware."""
+    settings = {
+        "encode.encoding": "auto-cycles",
+        "encode.chunk": 64,
+        "encode.align": 16,
+        "encode.decoder": ["bitmask", "rice", "csr"],
+        "estimate.memory": "lpddr4-2400",
+        "estimate.decoder_lanes": 4,
+        "estimate.decoder_width": 2,
+        "estimate.compute_lanes": 8,
+        "estimate.clock_ratio": 0.5,
+        "estimate.buffers": 1,
+        "estimate.buffer_bytes": 256,
+    }
+    folder = tmp_path / "run"
+    report = api.compress(
+        mlp, mlp_data, folder, recipe(14, target="1000000cycles", **settings, max_drop=0.3)
+    )
+    again = api.estimate(
+        folder / "weights.swb",
+        memory="lpddr4-2400",
+        decoder_lanes=[4],
+        decoder_width=2,
+        compute_lanes=8,
+        clock_ratio=0.5,
+        buffers=1,
+        buffer_bytes=256,
+    )
+    assert {w.encoding for w in report.weights} <= {"bitmask", "rice", "csr"}
+    for weight, other in zip(report.weights, again.weights, strict=True):
+        assert (weight.fetch, weight.dense_fetch) == (other.fetch, other.dense_fetch)
+        assert weight.fetch.decode_cycles > 0
+        assert weight.fetch.compute_cycles > 0
+    assert report.totals.fetch_cycles == again.totals.fetch_cycles == report.target.reached
+    assert report.hardware == {
+        "decoder_lanes": 4,
+        "decoder_width": 2,
+        "encodings": ("bitmask", "rice", "csr"),
+        "compute_lanes": 8,
+        "clock_ratio": 0.5,
+        "buffers": 1,
+        "buffer_bytes": 256,
+    }
+    assert report.methods["encoding"] == (
+        "auto-cycles, chunks of 64 weights, aligned to 16 bytes, of those that the decoder knows "
+        "(bitmask, rice, csr)"
+    )
+
+
+def test_the_search_counts_the_cycles_of_the_hardware_it_is_given(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    """The same weights in the same encoding cost more where one lane decodes them all."""
+    costs = {}
+    for lanes in (1, 64):
+        settings = {"encode.encoding": "csr", "encode.chunk": 64, "estimate.decoder_lanes": lanes}
+        report = api.compress(
+            mlp,
+            mlp_data,
+            tmp_path / str(lanes),
+            recipe(14, target="1cycles", max_drop=0.3, **settings),
+        )
+        assert report.search.unit == "cycles"
+        costs[lanes] = [trial.cost for trial in report.search.best]
+    assert min(costs[1]) > min(costs[64])
+
+
 def test_when_nothing_keeps_the_limit_everything_stays(
     mlp: Path, mlp_data: Path, tmp_path: Path
 ) -> None:

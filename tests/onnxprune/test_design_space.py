@@ -256,3 +256,17 @@ def test_an_empty_tensor_costs_nothing() -> None:
     assert dense_cycles(codes, hardware).cycles == 0
     tensor = encode_tensor(get_encoding("bitmask", {"chunk": 8}), codes, DecoderSpec())
     assert encoded_cycles(tensor, hardware).cycles == 0
+
+
+def test_the_decoder_and_the_alignment_are_those_asked_for(pruned: Path) -> None:
+    report = api.estimate(pruned, decoder=["bitmask", "csr"], chunk=64, align=64)
+    plain = api.estimate(pruned, decoder=["bitmask", "csr"], chunk=64)
+    assert {weight.encoding for weight in report.weights} <= {"bitmask", "csr"}
+    assert report.totals.fetch_cycles >= plain.totals.fetch_cycles
+    assert sum(w.encoded_bytes for w in report.weights) > sum(
+        w.encoded_bytes for w in plain.weights
+    )
+    with pytest.raises(RecipeError, match="the decoder knows csr, not 'rice'"):
+        api.estimate(pruned, encoding="rice", decoder=["csr"])
+    with pytest.raises(RecipeError, match="power of two"):
+        api.estimate(pruned, align=3)

@@ -148,6 +148,19 @@ def test_settings_go_over_everything(tmp_path: Path) -> None:
         (["search.trails=5"], r"search\.trails: there is no such field; did you mean trials\?"),
         (["serch.trials=5"], "serch: there is no such field; did you mean search"),
         (["encode.zzz=5"], r"encode\.zzz: there is no such field; known are encoding"),
+        (
+            ["encode.encoding=zip"],
+            r"encode: there is no encoding 'zip'; known are auto, auto-cycles, ",
+        ),
+        (["encode.decoder=[zip]"], r"encode: there is no encoding 'zip'; known are dense, "),
+        (
+            ["encode.encoding=rice", "encode.decoder=[bitmask, csr]"],
+            r"the decoder knows bitmask, csr, not 'rice'; take one of them, or auto",
+        ),
+        (["encode.align=24"], r"encode: .*a power of two up to 65536, found 24"),
+        (["encode.chunk=-1"], r"encode\.chunk: .*greater than or equal to 0 \(found -1\)"),
+        (["estimate.decoder_lanes=0"], r"estimate\.decoder_lanes: .*equal to 1 \(found 0\)"),
+        (["estimate.bufers=1"], r"estimate\.bufers: there is no such field; did you mean buffers"),
         (["search.trials=many"], r"search\.trials: .*integer.*found 'many'"),
     ],
 )

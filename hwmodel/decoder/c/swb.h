@@ -41,13 +41,14 @@ typedef struct {
 } swb_segment;
 
 typedef struct {
-    const char *name; /* what follows the bytes shared with the name before; swb_name has all of it */
-    uint64_t name_bytes, name_shared;
+    const char *name; /* between the bytes shared with both ends of the name before; see swb_name */
+    uint64_t name_bytes, name_begins, name_ends;
     unsigned dtype, encoding, codebook, rank;
     int32_t zero_point;
     uint64_t chunk, shape[8];
     uint32_t align;
     int32_t own[3];
+    int inside; /* the segments lie in the index, whose checksum is theirs */
     swb_segment header, book, pointers, data;
     /* what follows from these */
     unsigned value_bits, value_bytes; /* of a value in the array; 4-bit values take a byte there */

@@ -1,4 +1,4 @@
-/* What the decoder's two files share; nothing here is for users. */
+/* What the decoder's files share; nothing here is for users. */
 #ifndef SWB_INTERNAL_H
 #define SWB_INTERNAL_H
 
@@ -7,6 +7,8 @@
 
 enum { DENSE = 1, BITMASK, TWO_LEVEL, NM, BLOCK, ELLPACK, CSR, CSC, RUN_LENGTH, RELATIVE_INDEX,
        ELIAS_FANO, RICE, ENTROPY };
+
+enum { FLOAT16 = 1, BFLOAT16, FLOAT32, FLOAT64, INT8, UINT8, INT4, UINT4 };
 
 /* One chunk on its way into memory. */
 typedef struct {
