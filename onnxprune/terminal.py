@@ -175,9 +175,11 @@ def _shrunk_line(shrunk: ShrinkReport) -> str:
             ("multiply-adds", shrunk.multiply_adds),
         )
     ]
+    before, after = map(bytes_text, shrunk.bytes)
+    parts.append(f"file {before} -> [b]{after}[/b]")
     if shrunk.latency_ms:
-        before, after = shrunk.latency_ms
-        parts.append(f"latency {before:.3g} -> [b]{after:.3g}[/b] ms")
+        slow, fast = shrunk.latency_ms
+        parts.append(f"latency {slow:.3g} -> [b]{fast:.3g}[/b] ms")
     return ", ".join(parts)
 
 
