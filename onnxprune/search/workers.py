@@ -110,7 +110,7 @@ class Dask:
         import distributed
 
         try:
-            self._client: Any = distributed.Client(scheduler, timeout="10s")  # type: ignore[no-untyped-call]
+            self._client: Any = distributed.Client(scheduler, timeout="10s")
         except (OSError, ValueError) as error:
             msg = f"no dask scheduler answers at '{scheduler}': {error}"
             raise RunError(msg) from error
