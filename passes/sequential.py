@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from passes.batch_norm import BatchNorm, find_batch_norms, reestimated
-from passes.layers import Layer, find_layers, reads, schedule
+from passes.layers import Layer, find_layers, schedule
 from passes.methods import SECOND_ORDER, Method, Pruner, taken
 from passes.moments import Moments, moments
 from passes.patterns import Pattern, Unstructured
 from passes.reconstruction import DAMPING, quadratic
 from passes.samples import Samples, draw_samples
-from passes.stream import Stretch
+from passes.stream import advance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -124,8 +124,8 @@ def prune_sequentially(
     for stop, node in enumerate(nodes):
         if node not in layers and node not in norms:
             continue
-        _advance(model, nodes, start, stop, runner, dense, {})
-        _advance(model, nodes, start, stop, runner, pruned, result.constants)
+        advance(model, nodes, start, stop, runner, dense, {})
+        advance(model, nodes, start, stop, runner, pruned, result.constants)
         start = stop
         if node in norms:
             result.constants.update(reestimated(norms[node], dense, pruned))
@@ -139,24 +139,6 @@ def prune_sequentially(
             raise ValueError(msg) from error
         progress(len(result.methods), len(layers))
     return result
-
-
-def _advance(
-    model: ir.Model,
-    nodes: Sequence[ir.Node],
-    start: int,
-    stop: int,
-    runner: Runner,
-    stream: list[Feeds],
-    constants: Mapping[str, NDArray[Any]],
-) -> None:
-    """Run ``nodes[start:stop]`` and forget what nothing reads any more."""
-    needed = {value.name or "" for node in nodes[stop:] for value in reads(node)}
-    made = Stretch(model, nodes[start:stop], needed).run(runner, stream, constants)
-    for batch, new in zip(stream, made, strict=True):
-        batch.update(new)
-        for name in [name for name in batch if name not in needed]:
-            del batch[name]
 
 
 def _prune_layer(

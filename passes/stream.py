@@ -58,9 +58,15 @@ class Stretch:
         if not self.outputs:
             return [{} for _ in batches]
         feeds = [{name: batch[name] for name in self.inputs} for batch in batches]
-        return runner(self._serialized(feeds[0], constants), feeds)
+        return runner(self.serialized(feeds[0], constants), feeds)
 
-    def _serialized(self, feed: Feeds, constants: Mapping[str, NDArray[Any]]) -> bytes:
+    def serialized(self, feed: Feeds, constants: Mapping[str, NDArray[Any]]) -> bytes:
+        """The stretch as a model.
+
+        Args:
+            feed: an array for each of :attr:`inputs`, which say their dtypes.
+            constants: arrays that take the place of the model's own, by name.
+        """
         initializers = [
             numpy_helper.from_array(constants[name], name)
             if name in constants
@@ -70,6 +76,7 @@ class Stretch:
         inputs = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), None)
             for name, array in feed.items()
+            if name in self.inputs
         ]
         graph = helper.make_graph(
             [ir.serde.serialize_node(node) for node in self._nodes],
@@ -86,6 +93,36 @@ class Stretch:
             functions=[ir.serde.serialize_function(f) for f in self._model.functions.values()],
         )
         return bytes(proto.SerializeToString())
+
+
+def advance(
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    start: int,
+    stop: int,
+    runner: Runner,
+    stream: list[Feeds],
+    constants: Mapping[str, NDArray[Any]],
+    needed: frozenset[str] = frozenset(),
+) -> None:
+    """Run ``nodes[start:stop]`` and forget what nothing reads any more.
+
+    Args:
+        model: whose nodes they are.
+        nodes: a whole schedule.
+        start: of the nodes that are run.
+        stop: of them.
+        runner: injected by the caller.
+        stream: live values by batch and name; moved on in place.
+        constants: arrays that take the place of the model's own, by name.
+        needed: names of values to keep beside those that later nodes read.
+    """
+    wanted = {value.name or "" for node in nodes[stop:] for value in reads(node)} | needed
+    made = Stretch(model, nodes[start:stop], wanted).run(runner, stream, constants)
+    for batch, new in zip(stream, made, strict=True):
+        batch.update(new)
+        for name in [name for name in batch if name not in wanted]:
+            del batch[name]
 
 
 def _named(value: ir.Value, name: str) -> ir.TensorProtocol:

@@ -14,15 +14,19 @@ from onnxprune.cli.options import (
     AsJson,
     CalibrationData,
     Embeddings,
+    EncodingText,
     Exclude,
+    Memory,
     MethodName,
     Model,
     OpTypes,
     Output,
     PatternText,
     RecipeFile,
+    ReconstructName,
     Seed,
     Settings,
+    TargetText,
     Threads,
 )
 
@@ -53,6 +57,7 @@ def prune(
             help="Share of all prunable weights to set to zero, 0 to 1; N:M needs none.",
         ),
     ] = None,
+    target: TargetText = None,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="JSON plan with the sparsity of each weight or node."),
@@ -102,6 +107,16 @@ def prune(
         bool,
         typer.Option(help="Estimate the statistics of BatchNormalization again."),
     ] = True,
+    reconstruct: Annotated[
+        ReconstructName,
+        typer.Option(
+            "--reconstruct",
+            help="blocks then trains layers together towards the dense model's values, without labels; "
+            "needs torch.",
+        ),
+    ] = ReconstructName.LAYERS,
+    encoding: EncodingText = None,
+    memory: Memory = None,
     nodes_to_exclude: Exclude = None,
     op_types_to_prune: OpTypes = None,
     embeddings: Embeddings = False,
@@ -123,6 +138,8 @@ def prune(
         "prune.pattern": pattern,
         "prune.damping": damping,
         "seed": seed,
+        "encode.encoding": encoding,
+        "estimate.memory": memory,
     }
     resolved = load_recipe(recipe, given | read_settings(settings or ()))
     options = replace(
@@ -131,12 +148,14 @@ def prune(
         sequential=sequential,
         bias_correction=bias_correction,
         batch_norm=batch_norm,
+        reconstruct=reconstruct.value,
     )
     with progress_bars() as progress:
         report = api.prune(
             model,
             output,
             sparsity=sparsity,
+            target=target,
             plan=plan,
             data=data,
             options=options,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from passes.allocation import cheapest, erk, global_threshold, uniform
+from passes.allocation import by_loss, erk, global_threshold, uniform
 from passes.curves import Curve, losses_of
 from passes.masks import keep_count
 from passes.saliency import lamp, magnitude
@@ -105,9 +105,8 @@ class Plans:
             for variable in self._space.variables
             for name, counts in variable.keeps.items()
         }
-        least = sum(int(counts[-1]) for counts in keeps.values())
-        total = max(least, keep_count(sum(self._elements.values()), sparsity))
-        return cheapest(keeps, self._losses, total)
+        total = keep_count(sum(self._elements.values()), sparsity)
+        return by_loss(keeps, self._losses, total)
 
 
 def level_losses(

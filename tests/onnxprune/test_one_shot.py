@@ -11,6 +11,7 @@ from onnxprune import api
 from onnxprune.errors import DataError, RecipeError
 from onnxprune.model_io import load_model
 from onnxprune.one_shot import ALLOCATIONS, OneShot
+from onnxprune.recipe import load_recipe
 from onnxprune.runtime import Session
 from passes.layers import find_layers
 from passes.methods import METHODS
@@ -213,3 +214,64 @@ def test_random_data_only_when_asked_for_and_with_a_warning(net: Path, tmp_path:
     options = OneShot(method="wanda")
     report = api.prune(net, tmp_path / "o.onnx", sparsity=0.5, data="random", options=options)
     assert any("random inputs" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        OneShot(method="obs"),
+        OneShot(method="obs", pattern="2:4"),
+        OneShot(method="wanda", allocation="erk"),
+        OneShot(allocation="lamp"),
+    ],
+    ids=["obs", "2:4", "wanda", "lamp"],
+)
+@pytest.mark.parametrize("unit", ["kB", "kB:blob", "cycles", "x"])
+def test_targets_are_met_by_what_is_written(
+    net: Path, tmp_path: Path, data: dict[str, np.ndarray], unit: str, options: OneShot
+) -> None:
+    """Counted anew by the commands that write the packed file and the blob, not by our own figure."""
+    out, other = tmp_path / "o.onnx", tmp_path / "other"
+
+    def size(path: Path) -> float:
+        if unit == "kB":
+            return api.pack(path, other).totals.packed_bytes
+        report = api.encode(path, other)
+        if unit == "kB:blob":
+            return other.stat().st_size
+        if unit == "cycles":
+            return api.estimate(other, memory="ddr4-2400").totals.fetch_cycles
+        return report.totals.compression_rate
+
+    dense = size(net)
+    target = "4x" if unit == "x" else f"{dense * 0.6 / (1000 if 'kB' in unit else 1):.3f}{unit}"
+    report = api.prune(net, out, target=target, data=data, options=options, threads=1)
+    assert report.target is not None
+    assert report.target.met
+    reached = size(out)
+    assert report.target.reached == reached
+    if unit == "x":
+        assert 4 <= reached <= 4.1
+    else:
+        assert reached <= dense * 0.6 + 1
+        if options.pattern == "unstructured" and unit != "cycles":  # bursts and N:M are coarse
+            assert reached >= dense * 0.6 * 0.93  # some hundred bytes are one choice of a code
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        ({"target": "10B"}, "take .* even when all of them are zero"),
+        ({"target": "0.5x"}, "a compression rate is at least 1"),
+        ({"target": "ten"}, "target 'ten' is not understood"),
+        ({"target": "10x", "sparsity": 0.5}, "give one of a sparsity"),
+        ({"target": "9cycles", "recipe": load_recipe(None, {"estimate.memory": "tape"})}, "tape"),
+    ],
+)
+def test_targets_that_cannot_be_are_refused(
+    net: Path, tmp_path: Path, ask: dict[str, object], words: str
+) -> None:
+    out = tmp_path / "o.onnx"
+    with pytest.raises(RecipeError, match=words):
+        api.prune(net, out, **ask)
+    assert not out.exists()
