@@ -1,13 +1,14 @@
 """Exact shrinking: parameters, multiply-adds and latency before and after, in one run.
 
-    python benchmarks/shrink.py --models ../shared/models models [--sparsity 0.5 0.7]
-    python benchmarks/shrink.py --dense models/lenet5.onnx --tuned tuned.onnx
+    python benchmarks/shrink.py [--models ../shared/models models] [--sparsity 0.5 0.7]
+    python benchmarks/shrink.py --tuned models/lenet5.onnx tuned.onnx
 
 Whole output channels of each weight are pruned, those of least L2 norm first, which is the mask of a
 channel pattern; the last layer of a model keeps its outputs, whose bias alone would be left. Then the
-pruned model is shrunk and both are timed in turn on one thread. ``--dense`` and ``--tuned`` compare
-a model that training made sparse, shrunk, with the dense original. ``error`` is the largest
-difference of an output over its largest magnitude.
+pruned model is shrunk and both are timed in turn on one thread. ``--tuned`` compares a model that
+training made sparse, shrunk, with the dense original; those that the repository ships come first. ``error`` is the largest
+difference of an output over its largest magnitude. The JSON is written row by row: a run that was
+stopped goes on where it was, unless ``--fresh`` is given.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import record
+from side_by_side import Rows, model_files, run_in_turn
 
 from onnxprune.model_io import load_model, model_bytes
 from passes.apply import ApplyMasksPass
 from passes.shrink import ShrinkPass, size_of
 from passes.weights import collect_weights
+
+SHIPPED = [
+    (Path(f"models/{name}.onnx"), Path(f"models/{name}.l_half.onnx"))
+    for name in ("lenet300", "lenet5")
+]
+"""Models that fine-tuning with L-half made sparse, and their dense originals."""
 
 
 def prune_channels(model: ir.Model, sparsity: float) -> None:
@@ -41,62 +48,12 @@ def prune_channels(model: ir.Model, sparsity: float) -> None:
     ApplyMasksPass(masks)(model)
 
 
-def session(content: bytes) -> ort.InferenceSession:
-    """One thread, silent."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-def feeds_of(loaded: ort.InferenceSession) -> dict[str, np.ndarray]:
-    """One seeded sample, every open size taken as 1."""
-    kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
-    kinds |= {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
-    rng = np.random.default_rng(0)
-    return {
-        value.name: rng.random([s if isinstance(s, int) else 1 for s in value.shape]).astype(
-            kinds[value.type]
-        )
-        for value in loaded.get_inputs()
-    }
-
-
-def timed(before: bytes, after: bytes, rounds: int) -> dict[str, object]:
-    """Median latencies in turn, and the largest relative difference."""
-    pair = [session(before), session(after)]
-    try:
-        feeds = feeds_of(pair[0])
-        outputs = [one.run(None, feeds) for one in pair]
-    except Exception as error:  # noqa: BLE001 - some models do not run on made-up inputs
-        return {"runs": str(error).splitlines()[0][:80]}
-    times: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for one, found in zip(pair, times, strict=True):
-            start = time.perf_counter()
-            one.run(None, feeds)
-            found.append(time.perf_counter() - start)
-    medians = [statistics.median(found) * 1e3 for found in times]
-    errors = [
-        float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
-        / max(1e-12, float(np.abs(a.astype(np.float64)).max()))
-        for a, b in zip(*outputs, strict=True)
-        if a.size and a.dtype.kind in "biuf"
-    ]
-    return {
-        "before_latency_ms": medians[0],
-        "after_latency_ms": medians[1],
-        "speedup": medians[0] / medians[1],
-        "error": max(errors, default=0.0),
-    }
-
-
-def row_of(name: str, sparsity: float, reference: ir.Model, pruned: ir.Model, rounds: int) -> dict:
-    """Shrink a pruned model and compare it with a reference of the same outputs."""
+def row_of(name: str, sparsity: float, reference: ir.Model, pruned: ir.Model) -> dict[str, object]:
+    """Shrink a pruned model and compare it with a reference, of the same outputs or the original."""
     before, content = size_of(reference), model_bytes(reference)
-    start = time.perf_counter()
-    ShrinkPass()(pruned)
-    seconds = time.perf_counter() - start
+    start = time.process_time()
+    ShrinkPass(multiple=4)(pruned)  # as the command does
+    seconds = time.process_time() - start
     after = size_of(pruned)
     return {
         "model": name,
@@ -105,65 +62,102 @@ def row_of(name: str, sparsity: float, reference: ir.Model, pruned: ir.Model, ro
         "after_parameters": after.parameters,
         "before_multiply_adds": before.multiply_adds,
         "after_multiply_adds": after.multiply_adds,
-        "shrink_s": seconds,
-        **timed(content, model_bytes(pruned), rounds),
+        "shrink_s": round(seconds, 3),
+        **run_in_turn(content, model_bytes(pruned), 0.5),
     }
 
 
-def show(row: dict) -> None:
+def from_training(dense: ir.Model, tuned: ir.Model) -> tuple[float, ir.Model, ir.Model]:
+    """The sparsity of a model that training made sparse, its dense original, and itself."""
+    weights = collect_weights(tuned)
+    share = 1 - sum(w.nonzeros() for w in weights.weights) / max(1, weights.elements)
+    return round(share, 4), dense, tuned
+
+
+def show(
+    kept: Rows, name: str, sparsity: float, before: ir.Model, pruned: ir.Model, *, same: bool = True
+) -> None:
+    """Print a row, measured unless it was kept from an earlier run."""
+    row = kept.find(name, sparsity)
+    if row is None:
+        row = row_of(name, sparsity, before, pruned)
+        if not same:  # another model's outputs: their difference says nothing of shrinking
+            row = {key: value for key, value in row.items() if key not in {"error", "equal"}}
+        kept.add(row)
+    print(line(row), flush=True)
+
+
+def line(row: dict[str, object]) -> str:
     """A row as text."""
-    latency = "-"
-    if "speedup" in row:
+    latency = str(row.get("does_not_run", "-"))[:60]
+    if isinstance(interval := row.get("latency_ratio_ci95"), list):
+        low, high = interval
         latency = (
             f"{row['before_latency_ms']:.3f} -> {row['after_latency_ms']:.3f} "
-            f"{row['speedup']:.2f} x  error {row['error']:.1e}"
+            f"{row['latency_ratio']:.2f} x ({low:.2f}-{high:.2f}) error {row.get('error', '-')}"
         )
-    print(
-        f"{row['model'][:32]:32} {row['sparsity']:>5} {row['before_parameters']:>9} -> "
-        f"{row['after_parameters']:>9} ({row['after_parameters'] / max(1, row['before_parameters']):.2f}) "
-        f"{row['before_multiply_adds']:>12} -> {row['after_multiply_adds']:>12} {latency}",
-        flush=True,
+    share = int(str(row["after_parameters"])) / max(1, int(str(row["before_parameters"])))
+    return (
+        f"{str(row['model'])[:32]:32} {row['sparsity']:>5} {row['before_parameters']:>9} -> "
+        f"{row['after_parameters']:>9} ({share:.2f}) "
+        f"{row['before_multiply_adds']:>12} -> {row['after_multiply_adds']:>12} {latency}"
     )
+
+
+def tables(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The figures as they are shown."""
+    forms = {"model": "{}", "sparsity": "{:.1%}", "before_parameters": "parameters|{:,}"}
+    forms |= {"after_parameters": "after|{:,}", "before_multiply_adds": "multiply-adds|{:,}"}
+    forms |= {"after_multiply_adds": "after|{:,}", "before_latency_ms": "ms|{:.3f}"}
+    forms |= {"after_latency_ms": "after|{:.3f}", "latency_ratio": "after / before|{:.2f}"}
+    forms |= {"interval": "95 %|{}", "error": "largest difference|{:.1e}"}
+    shown = [dict(row) for row in rows]
+    for row in shown:
+        if isinstance(interval := row.get("latency_ratio_ci95"), list):
+            row["interval"] = f"{interval[0]:.2f} to {interval[1]:.2f}"
+    return [record.table("Before and after", shown, forms)]
+
+
+def summary(rows: list[dict[str, object]]) -> dict[str, object]:
+    """What the rows of models that got smaller say together."""
+    smaller = [r for r in rows if r["after_parameters"] != r["before_parameters"]]
+    ratios = [float(str(row["latency_ratio"])) for row in smaller if "latency_ratio" in row]
+    errors = [float(str(row["error"])) for row in rows if "error" in row]
+    return {
+        "rows": len(rows),
+        "smaller": len(smaller),
+        "median_latency_ratio": round(statistics.median(ratios), 3) if ratios else None,
+        "slower_than_before": sum(ratio > 1.05 for ratio in ratios),
+        "largest_error": max(errors, default=None),
+    }
 
 
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="*", type=Path, default=[Path("../shared/models")])
+    folders = [Path("../shared/models"), Path("models")]
+    parser.add_argument("--models", nargs="*", type=Path, default=folders)
     parser.add_argument("--sparsity", nargs="*", type=float, default=[0.5, 0.7])
-    parser.add_argument("--dense", type=Path)
-    parser.add_argument("--tuned", type=Path)
-    parser.add_argument("--rounds", type=int, default=51)
+    parser.add_argument("--tuned", nargs=2, type=Path, action="append", default=[])
+    parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rows = []
+    kept = Rows(__file__, tables, arguments.json, fresh=arguments.fresh)
     print(
         f"{'model':32} {'spars.':>5} {'parameters':>29} {'multiply-adds':>28} latency ms, one thread"
     )
-    if arguments.dense and arguments.tuned:
-        dense, tuned = load_model(arguments.dense), load_model(arguments.tuned)
-        share = 1 - sum(np.count_nonzero(w.array()) for w in collect_weights(tuned).weights) / max(
-            1, collect_weights(tuned).elements
-        )
-        rows.append(row_of(arguments.tuned.name, round(share, 3), dense, tuned, arguments.rounds))
-        show(rows[-1])
-    else:
-        for folder in arguments.models:
-            for path in [folder] if folder.is_file() else sorted(folder.glob("*.onnx")):
-                for sparsity in arguments.sparsity:
-                    model = load_model(path)
-                    if not collect_weights(model).weights:
-                        continue
-                    prune_channels(model, sparsity)
-                    again = ir.from_proto(ir.to_proto(model))
-                    rows.append(row_of(path.name, sparsity, model, again, arguments.rounds))
-                    show(rows[-1])
-    forms = {"model": "{}", "sparsity": "{}", "before_parameters": "parameters|{:,}"}
-    forms |= {"after_parameters": "after|{:,}", "before_multiply_adds": "multiply-adds|{:,}"}
-    forms |= {"after_multiply_adds": "after|{:,}", "speedup": "times as fast|{:.2f}"}
-    forms |= {"error": "largest difference|{:.1e}"}
-    tables = [record.table("Before and after", rows, forms)]
-    print(f"\nall figures in {record.write(__file__, tables, rows, arguments.json)}")
+    for dense, tuned in [*SHIPPED, *arguments.tuned]:
+        if tuned.exists():
+            show(kept, tuned.name, *from_training(load_model(dense), load_model(tuned)), same=False)
+    for path in model_files(arguments.models, 0):
+        for sparsity in arguments.sparsity:
+            model = load_model(path)
+            if collect_weights(model).weights:
+                prune_channels(model, sparsity)
+                show(kept, path.name, sparsity, model, ir.from_proto(ir.to_proto(model)))
+    written = kept.write(told := summary(kept.rows))
+    print("\n" + ", ".join(f"{key} {value}" for key, value in told.items()))
+    print(f"all figures in {written}")
 
 
 if __name__ == "__main__":

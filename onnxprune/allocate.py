@@ -10,28 +10,24 @@ import numpy as np
 
 from onnxprune.errors import RecipeError
 from passes.allocation import by_loss, erk, global_threshold, least_loss, owl, uniform
-from passes.calibration import calibrate
 from passes.curves import error_curve, losses_of, magnitude_curve
 from passes.masks import keep_count
 from passes.methods import SECOND_ORDER
-from passes.outputs import OutputError
 from passes.saliency import lamp, magnitude, wanda
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from onnxprune.costs import Costs
-    from onnxprune.data import Feeds
     from onnxprune.one_shot import OneShot
     from onnxprune.progress import Progress
     from onnxprune.rules import Ruled
+    from passes.courses import Courses
     from passes.curves import Curve
     from passes.layers import Layer
     from passes.moments import Moments
-    from passes.stream import Runner
     from passes.weights import Weight
 
 CURVE_POSITIONS = 8192
@@ -44,22 +40,16 @@ class Allocator:
     """What an allocation looks at; statistics are gathered when first asked for.
 
     Attributes:
-        model: dense.
         ruled: what to share between, in which patterns, and what rules fix.
-        layers: by weight name, those of them whose inputs can be watched.
+        courses: of the calibration data through the model; None where there are none.
         options: method and allocation among them.
-        feeds: calibration data, empty where there are none.
-        runner: runs models.
         progress: as :func:`onnxprune.one_shot.prune_one_shot` has it.
         costs: how to count towards a budget; None where none is given.
     """
 
-    model: ir.Model
     ruled: Ruled
-    layers: Mapping[str, Layer]
+    courses: Courses | None
     options: OneShot
-    feeds: Sequence[Feeds]
-    runner: Runner
     progress: Progress
     costs: Costs | None = None
 
@@ -158,21 +148,19 @@ class Allocator:
 
     @cached_property
     def _moments(self) -> dict[str, Moments]:
-        return calibrate(
-            self.model,
-            list(self.layers.values()),
-            self.feeds,
-            self.runner,
-            positions=CURVE_POSITIONS,
-            seed=self.options.seed,
-        )
+        assert self.courses is not None
+        return self.courses.moments(CURVE_POSITIONS, self.options.seed)
+
+    @property
+    def _layers(self) -> Mapping[str, Layer]:
+        return {} if self.courses is None else self.courses.layers
 
     @cached_property
     def _scores(self) -> dict[str, NDArray[Any]]:
         """Saliency by which ``global``, ``lamp`` and ``owl`` compare tensors."""
         if self.options.chosen_allocation == "owl":
             return {
-                w.name: wanda(w.matrices(), self._moments[w.name].gram)
+                w.name: wanda(self._layers[w.name].matrices(), self._moments[w.name].gram)
                 if w.name in self._moments
                 else magnitude(w.matrices())
                 for w in self.weights
@@ -186,7 +174,7 @@ class Allocator:
         cost_of = None if self.costs is None else self.costs.of_weight
         method, loss = self.options.method, self.options.chosen_allocation == "loss"
         for number, weight in enumerate(self.weights):
-            layer = self.layers.get(weight.name) if loss else None
+            layer = self._layers.get(weight.name) if loss else None
             curves[weight.name] = (
                 magnitude_curve(weight, self.ruled.patterns[weight.name], cost_of)
                 if layer is None
@@ -204,14 +192,8 @@ class Allocator:
 
     @cached_property
     def _losses(self) -> dict[str, NDArray[np.float64]]:
-        error = OutputError(self.model, _first(self.feeds, PROBE_SAMPLES), self.runner)
+        assert self.courses is not None
+        error = self.courses.sensitivity(PROBE_SAMPLES)
         return losses_of(
             self._curves, error, lambda done, total: self.progress("sensitivity", done, total)
         )
-
-
-def _first(feeds: Sequence[Feeds], samples: int) -> list[Feeds]:
-    """The first feeds that hold about so many samples."""
-    first = next(iter(feeds[0].values()))
-    size = max(1, len(first) if first.ndim else 1)
-    return list(feeds[: max(1, samples // size)])

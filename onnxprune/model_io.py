@@ -54,9 +54,20 @@ def load_model(path: str | Path) -> ir.Model:
     path = Path(path)
     proto, files = _read_checked(path)
     with _model_errors(path):
-        model = from_proto(proto)
-        for graph in (model.graph, *(function.graph for function in model.functions.values())):
-            ir.external_data.set_base_dir(graph, path.parent)
+        return model_of(proto, path.parent, files)
+
+
+def model_of(proto: onnx.ModelProto, folder: Path, files: tuple[Path, ...]) -> ir.Model:
+    """The model of a message, which must not be changed any more.
+
+    Args:
+        proto: without sparse initializers.
+        folder: in which its external data lies.
+        files: that hold the data.
+    """
+    model = from_proto(proto)
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        ir.external_data.set_base_dir(graph, folder)
     model.meta[DATA_FILES] = files
     return model
 

@@ -17,15 +17,15 @@ from onnxprune.progress import Progress, silent
 from onnxprune.reach import reach
 from onnxprune.rules import share_left
 from onnxprune.runtime import Session
-from passes.layers import find_layers
+from passes.courses import Courses
 from passes.methods import METHODS, SECOND_ORDER, Method
 from passes.patterns import NM, parse_pattern
 from passes.reconstruction import DAMPING
 from passes.saliency import magnitude
-from passes.sequential import Options, prune_sequentially
+from passes.sequential import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -193,7 +193,6 @@ class _Job:
         self.model, self.ruled, self.options, self.progress = model, ruled, options, progress
         self.weights = ruled.collection.weights
         self.pattern = options.checked_pattern()
-        self.layers = {layer.name: layer for layer in find_layers(model.graph, self.weights)}
         self.threads = threads
         self.warnings: list[str] = []
         self.feeds: list[Feeds] = self._feeds(data) if data is not None else []
@@ -207,6 +206,20 @@ class _Job:
                 f"{asks} needs calibration data: give --data FILE (or --data random to try it out)"
             )
             raise RecipeError(msg)
+        self.courses = self._courses() if self.feeds else None
+
+    def _courses(self) -> Courses:
+        try:
+            patterns = self.ruled.patterns
+            return Courses(
+                self.model,
+                self.weights,
+                self.feeds,
+                self._runner,
+                lambda name: patterns[name].row_tile,
+            )
+        except ValueError as error:
+            raise _as_data_error(error) from error
 
     def within(self, costs: Costs) -> Pruned:
         """Prune until the measured total is at most the target, and near it."""
@@ -218,21 +231,15 @@ class _Job:
 
     def run(self, counts: Mapping[str, int], *, planned: bool = False) -> Pruned:
         """Prune each weight to its count."""
-        rest = [
-            w
-            for w in self.weights
-            if w.name in counts and not (self.feeds and w.name in self.layers)
-        ]
+        watched = {} if self.courses is None else self.courses.layers
+        rest = [w for w in self.weights if w.name in counts and w.name not in watched]
         constants = {w.name: self._by_magnitude(w, counts[w.name]) for w in rest}
         methods = {w.name: "magnitude" for w in rest}
-        if self.options.method != "magnitude" and rest:
-            names = ", ".join(f"'{w.name}'" for w in rest[:3]) + (
-                " and others" if len(rest) > 3 else ""
-            )
-            self.warnings.append(
-                f"{names} were pruned by magnitude: what they multiply cannot be watched"
-            )
-        if self.feeds:
+        if self.options.method != "magnitude" and self.courses is not None:
+            reasons = self.courses.reasons
+            methods = {name: f"magnitude: {reasons[name]}" for name in methods}
+            self.warnings += _by_reason({w.name: reasons[w.name] for w in rest})
+        if self.courses is not None:
             options = Options(
                 method=self.options.method,
                 pattern=self.pattern,
@@ -244,15 +251,11 @@ class _Job:
                 seed=self.options.seed,
             )
             try:
-                made = prune_sequentially(
-                    self.model,
-                    self.weights,
+                made = self.courses.prune(
                     counts,
-                    self.feeds,
-                    self._runner,
                     options,
-                    given=constants,
-                    progress=lambda done, total: self.progress("reconstruct", done, total),
+                    constants,
+                    lambda done, total: self.progress("reconstruct", done, total),
                 )
             except ValueError as error:
                 raise _as_data_error(error) from error
@@ -273,17 +276,20 @@ class _Job:
             raise RecipeError(NEEDS_TORCH)
         from onnxprune.finetune.blockwise import BlockTraining, reconstruct_blocks
 
-        constants, results = reconstruct_blocks(
-            self.model,
-            [layer for layer in self.layers.values() if layer.name in made.masks],
-            made.masks,
-            made.constants,
-            self.feeds,
-            self._runner,
-            BlockTraining(seed=self.options.seed),
-            threads=self.threads,
-            progress=lambda done, total: self.progress("blocks", done, total),
-        )
+        constants, results = dict(made.constants), []
+        for course in self.courses or ():
+            constants, more = reconstruct_blocks(
+                course.model,
+                [layer for layer in course.layers if layer.name in made.masks],
+                made.masks,
+                constants,
+                course.batches,
+                self._runner,
+                BlockTraining(seed=self.options.seed),
+                threads=self.threads,
+                progress=lambda done, total: self.progress("blocks", done, total),
+            )
+            results += more
         return constants, {
             f"block {number}": result.words for number, result in enumerate(results, start=1)
         }
@@ -299,9 +305,10 @@ class _Job:
             samples = _limited(load_data(data, session.inputs), self.options.seed)
         return list(prepare(session, samples, BATCH).feeds)
 
-    def _runner(self, model: bytes, feeds: Sequence[Feeds]) -> list[Feeds]:
+    def _runner(self, model: bytes, feeds: Iterable[Feeds]) -> Iterator[Feeds]:
         session = Session(model, threads=self.threads)
-        return [dict(zip(session.outputs, session.run(feed), strict=True)) for feed in feeds]
+        for feed in feeds:
+            yield dict(zip(session.outputs, session.run(feed), strict=True))
 
     def _by_magnitude(self, weight: Weight, keep: int) -> NDArray[Any]:
         pattern = self.ruled.patterns[weight.name]
@@ -337,15 +344,25 @@ class _Job:
 
     def _allocator(self, costs: Costs | None) -> Allocator:
         return Allocator(
-            self.model,
             self.ruled,
-            self.layers,
+            self.courses,
             self.options,
-            self.feeds,
-            self._runner,
             self.progress,
             costs,
         )
+
+
+def _by_reason(reasons: Mapping[str, str]) -> list[str]:
+    """A sentence for each reason why weights were pruned by magnitude."""
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(f"'{name}'")
+    sentences = []
+    for reason, names in found.items():
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+        was = "were" if len(names) > 1 else "was"
+        sentences.append(f"{listed} {was} pruned by magnitude: {reason}")
+    return sentences
 
 
 def _limited(samples: Dataset, seed: int) -> Dataset:

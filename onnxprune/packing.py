@@ -13,18 +13,23 @@ from onnxprune.data import load_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import totals_of, weight_reports, zero_point_warnings
-from onnxprune.model_io import load_model, model_bytes, save_model
+from onnxprune.model_io import data_files, load_model, model_bytes, model_of, save_model
 from onnxprune.report import Report, SkippedReport, describe_model
 from onnxprune.runtime import Session
 from onnxprune.verify import compare_models, folds_wholly, random_samples, with_checks
 from passes.pack import (
     FOLD_LIMIT_BYTES,
+    FOLD_LIMIT_OPTION,
     POSITIONS,
     PackWeightsPass,
+    exceeds,
     packed_names,
     parse_values,
     read_marks,
 )
+from passes.pack.scopes import scopes
+from passes.prepare import View
+from passes.store import constants_of
 from passes.unpack import UnpackWeightsPass
 from passes.weights import collect_weights
 
@@ -107,15 +112,11 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
     original = model_bytes(model) if lossy else b""  # a model to compare with, where values change
     collected = collect_weights(model).weights
     weights, shifted = weight_reports(collected), zero_point_warnings(collected)
-    reasons = _why_dense(step, model)
-    run_pass(step, model)
-    packed = packed_names(model)
-    reasons |= {
-        weight.name: "it would not get smaller"
-        for weight in weights
-        if weight.name not in packed and weight.name not in reasons
-    }
-    lossy = lossy and bool(packed)
+    over = [w.name for w in collected if exceeds(w.tensor, FOLD_LIMIT_BYTES)]
+    reasons = _run(step, model)
+    over = [name for name in over if name not in reasons]
+    packed = bool(packed_names(model))
+    lossy = lossy and packed
     written = save_model(model, output)
     report = Report(
         "pack",
@@ -124,7 +125,11 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
         skipped=tuple(SkippedReport(name, reason) for name, reason in reasons.items()),
         totals=totals_of(weights, packed_bytes=written),
         methods={"values": options.values, "positions": options.positions},
-        warnings=(*_warnings(options, reasons, packed, check, lossy=lossy), *shifted),
+        warnings=(
+            *_warnings(options, reasons, packed, check, lossy=lossy),
+            *_beyond_folding(over),
+            *shifted,
+        ),
     )
     if not lossy:
         return report
@@ -132,7 +137,7 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
 
 
 def convert_opset(model: ir.Model, opset: int, source: Path) -> ir.Model:
-    """The model at another opset, by onnx's own converter.
+    """The model at another opset, by onnx's own converter; its external data stays where it is.
 
     Raises:
         ModelError: when it cannot be converted.
@@ -143,7 +148,7 @@ def convert_opset(model: ir.Model, opset: int, source: Path) -> ir.Model:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         msg = f"'{source}' cannot be converted to opset {opset}: {reason}; export it again at that opset"
         raise ModelError(msg) from error
-    return ir.from_proto(proto)
+    return model_of(proto, source.parent, data_files(model))
 
 
 def run_pass(step: ir.passes.InPlacePass, model: ir.Model) -> None:
@@ -158,14 +163,17 @@ def run_pass(step: ir.passes.InPlacePass, model: ir.Model) -> None:
         raise ModelError(str(error)) from error
 
 
-def _why_dense(step: PackWeightsPass, model: ir.Model) -> dict[str, str]:
-    reasons = {}
-    for graph in model.graphs():
-        for name, value in graph.initializers.items():
-            reason = step.why_dense(model, value)
-            if reason is not None:
-                reasons[name] = reason
-    return reasons
+def _run(step: PackWeightsPass, model: ir.Model) -> dict[str, str]:
+    """Run the pass; by name, why each constant that stays dense does."""
+    constants = View(model).constants()
+    reasons = {constant.name: step.why_dense(model, constant.value) for constant in constants}
+    run_pass(step, model)
+    dense = {value for scope in scopes(model) for value, _ in constants_of(scope.graph)}
+    return {
+        constant.name: reasons[constant.name] or "it would not get smaller"
+        for constant in constants
+        if constant.value in dense
+    }
 
 
 def _measure_loss(original: bytes, output: Path, check: Check) -> Verification:
@@ -189,16 +197,28 @@ def _measure_loss(original: bytes, output: Path, check: Check) -> Verification:
     return with_checks(replace(loss, passed=True), checks)
 
 
+def _beyond_folding(names: list[str]) -> tuple[str, ...]:
+    """What sessions need for weights that onnxruntime does not fold by itself."""
+    if not names:
+        return ()
+    shown = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    warning = (
+        f"{shown} has more than {FOLD_LIMIT_BYTES} bytes: without the session option "
+        f"'{FOLD_LIMIT_OPTION}' set to '0' onnxruntime rebuilds it at every inference"
+    )
+    return (warning,)
+
+
 def _warnings(
     options: PackOptions,
     reasons: dict[str, str],
-    packed: tuple[str, ...],
+    packed: bool,
     check: Check,
     *,
     lossy: bool,
 ) -> tuple[str, ...]:
     warnings: list[str] = []
-    if not packed:
+    if not packed and not any("--" in reason for reason in reasons.values()):
         warnings.append("no weight gets smaller by packing; is the model pruned?")
     if packed and options.runtime == "onnxruntime":
         warnings.append(

@@ -151,18 +151,6 @@ def prune(
     return run_on_files(model, output, job)
 
 
-def options_of(recipe: Recipe) -> OneShot:
-    """What a recipe says of pruning in one shot: by magnitude, unless it names a method itself."""
-    section = recipe.prune
-    named = "method" in section.model_fields_set
-    return OneShot(
-        method=section.method if named else "magnitude",
-        pattern=section.pattern,
-        damping=section.damping,
-        seed=recipe.seed,
-    )
-
-
 def _costs(goal: Target | None, source: Path, settings: Recipe) -> Costs | None:
     if goal is None or goal.unit == "elements":
         return None
@@ -178,6 +166,18 @@ def _sparsity_of(goal: Target, collection: Collection) -> float | None:
         raise RecipeError(msg)
     elements = max(1, collection.elements)
     return 1 - math.floor(elements / goal.limit) / elements
+
+
+def options_of(recipe: Recipe) -> OneShot:
+    """What a recipe says of pruning in one shot: by magnitude, unless it names a method itself."""
+    section = recipe.prune
+    named = "method" in section.model_fields_set
+    return OneShot(
+        method=section.method if named else "magnitude",
+        pattern=section.pattern,
+        damping=section.damping,
+        seed=recipe.seed,
+    )
 
 
 def _prune_by_magnitude(

@@ -49,7 +49,8 @@ class Session:
     Args:
         model: path of an ONNX file, or its bytes.
         threads: threads inside an operator; None leaves the choice to onnxruntime.
-        optimized_path: where onnxruntime saves the graph that it really runs.
+        optimized_path: where onnxruntime saves the graph that it really runs, with a data file
+            beside it.
         constants: values of initializers of the main graph that the model declares as external data.
             onnxruntime takes them before it optimizes the graph, so nothing of them is parsed and
             everything that depends on them is folded as usual.
@@ -73,6 +74,10 @@ class Session:
             # Level "extended" leaves out layout changes for one processor: the graph stays readable.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             options.optimized_model_filepath = str(optimized_path)
+            # Data that came from files beside the model would be looked for beside the saved graph.
+            prefix = "session.optimized_model_external_initializers_"
+            options.add_session_config_entry(f"{prefix}file_name", f"{optimized_path.name}.data")
+            options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
         # The session reads these for as long as it lives.
         self._constants = [
             ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))

@@ -41,8 +41,8 @@ STAGES = 3
 """Removed, written, compared."""
 
 
-def shrink_model(source: Path, output: Path, check: Check) -> Report:
-    """Shrink a file.
+def shrink_model(source: Path, output: Path, check: Check, multiple: int = 4) -> Report:
+    """Shrink a file; images keep a multiple of that many channels.
 
     Raises:
         OnnxPruneError: when an argument cannot be used, or the result cannot be written.
@@ -56,7 +56,7 @@ def shrink_model(source: Path, output: Path, check: Check) -> Report:
     described = describe_model(source, model)
     before, original = size_of(model), model_bytes(model)
     tell("shrink", 0, STAGES)
-    run_pass(ShrinkPass(), model)
+    run_pass(ShrinkPass(multiple), model)
     tell("shrink", 1, STAGES)
     after = size_of(model)
     written = save_model(model, output)

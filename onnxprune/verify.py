@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.data import random_data
 from onnxprune.errors import ModelError
 from onnxprune.evaluate import run_dataset
-from onnxprune.model_io import load_model
+from onnxprune.model_io import load_model, save_model
 from onnxprune.progress import silent
 from onnxprune.report import Verification
 from onnxprune.runtime import NAME, Session
-from passes.pack import chain_nodes, read_marks
+from passes.pack import read_marks
+from passes.pack.scopes import scopes
+from passes.unpack import UnpackWeightsPass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,14 +110,44 @@ def with_checks(verification: Verification, checks: Mapping[str, bool]) -> Verif
 
 
 def folds_wholly(packed: Path) -> bool:
-    """Whether onnxruntime, when it loads a packed model, leaves no decoding step in the graph."""
-    marks = read_marks(load_model(packed))
-    if marks is None:
+    """Whether onnxruntime, when it loads a packed model, leaves no decoding step in the graph.
+
+    What it saves after optimization may hold no node that reads constants alone, under whatever
+    name, but for those that it leaves in the dense model too.
+    """
+    model = load_model(packed)
+    if read_marks(model) is None:
         return True
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
         Session(packed, optimized_path=optimized)
-        return not chain_nodes(load_model(optimized), marks.prefix)
+        left = _unfolded(load_model(optimized))
+        if not left:
+            return True
+        try:
+            UnpackWeightsPass()(model)
+        except ir.passes.PreconditionError:  # what is left is no chain of ours
+            return False
+        dense = Path(folder) / "dense.onnx"
+        save_model(model, dense)
+        Session(dense, optimized_path=optimized)
+        return left <= _unfolded(load_model(optimized))
+
+
+def _unfolded(model: ir.Model) -> Counter[str]:
+    """How many nodes of each operator could be computed before the model runs."""
+    known: set[ir.Value] = set()
+    found: Counter[str] = Counter()
+    for scope in scopes(model):
+        known |= {v for v in scope.graph.initializers.values() if not v.is_graph_input()}
+        for node in scope.graph:
+            inputs = [value for value in node.inputs if value is not None]
+            if node.op_type == "Constant":
+                known.update(node.outputs)
+            elif inputs and all(value in known for value in inputs):
+                known.update(node.outputs)
+                found[node.op_type] += 1
+    return found
 
 
 def _close(reference: NDArray[Any], candidate: NDArray[Any], rtol: float, atol: float) -> bool:

@@ -6,8 +6,9 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from passes.layers import reads, schedule
+from passes.layers import in_order
 from passes.outputs import last_values
+from passes.schedule import reads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +55,10 @@ def find_blocks(
     Returns:
         The schedule, and its blocks in order, those without layers joined to their neighbours.
     """
-    nodes = schedule(graph, layers)
-    by_node = {layer.node: layer for layer in layers}
+    nodes, _ = in_order(graph, layers)
+    by_node: dict[ir.Node, list[Layer]] = {}
+    for layer in layers:
+        by_node.setdefault(layer.node, []).append(layer)
     place = {node: index for index, node in enumerate(nodes)}
     changed: set[ir.Value] = set()
     for node in nodes:
@@ -66,13 +69,12 @@ def find_blocks(
         for value in reads(node):
             if value in changed:
                 last_read[value] = max(place[node], last_read.get(value, -1))
-    cuts, held, left, fresh = [0], 0, len(by_node), 0
+    cuts, held, left, fresh = [0], 0, len(layers), 0
     live: set[ir.Value] = set()
     ends = set(last_values(graph))
     for index, node in enumerate(nodes):
-        held += node in by_node
-        fresh += node in by_node
-        left -= node in by_node
+        here = len(by_node.get(node, ()))
+        held, fresh, left = held + here, fresh + here, left - here
         live |= {value for value in node.outputs if value in last_read}
         live = {value for value in live if last_read[value] > index}
         if not fresh or len(live) != 1:
@@ -93,7 +95,7 @@ def _block(
     nodes: Sequence[ir.Node],
     start: int,
     stop: int,
-    by_node: dict[ir.Node, Layer],
+    by_node: dict[ir.Node, list[Layer]],
     last_read: dict[ir.Value, int],
     ends: set[str],
 ) -> Block:
@@ -104,5 +106,5 @@ def _block(
         for value in node.outputs
         if value.name and (last_read.get(value, -1) >= stop or value.name in ends)
     ]
-    layers = tuple(by_node[node] for node in inside if node in by_node)
+    layers = tuple(layer for node in inside for layer in by_node.get(node, ()))
     return Block(start, stop, layers, tuple(outputs))

@@ -77,7 +77,7 @@ def error_curve(
         cost_of: what a pruned array costs; the number of weights kept when None.
     """
     weight = layer.weight
-    keeps = _keeps(weight, pattern.fitted(layer.unfold.taps))
+    keeps = _keeps(weight, pattern.fitted(layer.taps))
     made = list(
         prune_levels(layer, moments, pattern, keeps, method=method, damping=damping, steps=STEPS)
     )
@@ -102,7 +102,7 @@ def magnitude_curve(weight: Weight, pattern: Pattern, cost_of: CostOf | None = N
 
 def losses_of(
     curves: Mapping[str, Curve],
-    sensitivity_of: Callable[[Mapping[str, NDArray[Any]]], float],
+    sensitivity_of: Callable[[Mapping[str, NDArray[Any]]], float | None],
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, NDArray[np.float64]]:
     """What each level of each layer costs the model, for :mod:`passes.allocation`.
@@ -115,16 +115,21 @@ def losses_of(
 
     Args:
         curves: by weight name.
-        sensitivity_of: error of the model's outputs, as a share of their variance, under given arrays.
+        sensitivity_of: error of the model's outputs, as a share of their variance, under given arrays;
+            None when the data do not reach them: such weights count like the others in the mean.
         progress: told of layers done and in all.
     """
-    losses = {}
+    reach = {}
     for number, (name, curve) in enumerate(curves.items()):
-        local = max(float(curve.errors[curve.probed]), 1e-9)
-        reach = max(sensitivity_of(curve.probe), 1e-9) / local
-        losses[name] = -np.log1p(-np.minimum(curve.errors, 0.999)) * np.sqrt(reach)
+        moved = sensitivity_of(curve.probe)
+        if moved is not None:
+            reach[name] = max(moved, 1e-9) / max(float(curve.errors[curve.probed]), 1e-9)
         progress(number + 1, len(curves))
-    return losses
+    usual = float(np.exp(np.mean(np.log(list(reach.values()))))) if reach else 1.0
+    return {
+        name: -np.log1p(-np.minimum(curve.errors, 0.999)) * np.sqrt(reach.get(name, usual))
+        for name, curve in curves.items()
+    }
 
 
 def _keeps(weight: Weight, pattern: Pattern) -> list[int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from passes.layers import reads
+from passes.schedule import reads
 from passes.stream import Stretch
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class OutputError:
             for name, array in self._dense.items()
             if array.dtype.kind == "f"
         }
+
+    def replaces(self, constants: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether the model has any of these constants."""
+        return any(self._stretch.replaces(name) for name in constants)
 
     def __call__(self, constants: Mapping[str, NDArray[Any]]) -> float:
         """The error when ``constants`` take the place of the model's own."""

@@ -71,6 +71,11 @@ class Pattern(abc.ABC):
         """How many rows share one decision."""
         return min(rows, 1)
 
+    @property
+    def row_tile(self) -> int | None:
+        """How many rows of a group, from its first, share one decision; None for all of them."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Unstructured(Pattern):
@@ -176,6 +181,11 @@ class Block(Pattern):
     def rows_together(self, rows: int) -> int:
         """The height of a tile."""
         return min(rows, self.rows or rows)
+
+    @property
+    def row_tile(self) -> int | None:
+        """The height of a tile."""
+        return self.rows
 
     def _tiles(
         self, scores: NDArray[Any], cells: NDArray[np.intp]

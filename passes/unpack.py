@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from passes.pack.evaluate import ChainError, evaluate
 from passes.pack.marks import chain_nodes_of, read_marks
-from passes.pack.outline import DOMAIN
+from passes.pack.scopes import DOMAIN, scopes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,8 +41,8 @@ class UnpackWeightsPass(ir.passes.InPlacePass):
         marks = read_marks(model)
         assert marks is not None
         try:
-            for number, graph in enumerate(model.graphs()):
-                _unpack_graph(graph, marks, number, model.functions)
+            for number, scope in enumerate(scopes(model)):
+                _unpack_graph(scope.graph, marks, number, model.functions)
         except ChainError as error:
             msg = f"a packed weight is damaged: {error}"
             raise ir.passes.PreconditionError(msg) from error
@@ -78,7 +78,11 @@ def _unpack_graph(graph: ir.Graph, marks: Marks, number: int, functions: Functio
                 known[name] = array
             else:
                 restored.append((value, array))
-    new = [_initializer(value, array) for value, array in restored]
+    new = []
+    for value, array in restored:
+        made = _constant(graph, value, array) or _initializer(value, array)
+        if made.producer() is None:
+            new.append(made)
     graph.remove(nodes, safe=True)
     _place(graph, helpers, new, marks.places(number))
 
@@ -124,6 +128,20 @@ def _initializer(value: ir.Value, array: NDArray[Any]) -> ir.Value:
         const_value=tensor,
     )
     value.replace_all_uses_with(new)
+    return new
+
+
+def _constant(graph: ir.Graph, value: ir.Value, array: NDArray[Any]) -> ir.Value | None:
+    """A Constant node in the place that an Identity node kept for it; None where none does."""
+    place = value.producer()
+    if place is None or place.op_type != "Identity":
+        return None
+    tensor = ir.tensor(np.ascontiguousarray(array))
+    node = ir.node("Constant", [], {"value": tensor}, name=place.name)
+    (new,) = node.outputs
+    new.name, new.type, new.shape = value.name, value.type, value.shape
+    value.replace_all_uses_with(new)
+    graph.insert_before(place, node)
     return new
 
 

@@ -259,6 +259,14 @@ def shrink(
     model: Model,
     output: Output,
     *,
+    channel_multiple: Annotated[
+        int,
+        typer.Option(
+            "--channel-multiple",
+            min=1,
+            help="Images keep a multiple of so many channels, as onnxruntime's fast convolutions need; 1: remove all.",
+        ),
+    ] = 4,
     data: Annotated[
         str | None,
         typer.Option("--data", help="What outputs are compared on; random inputs when left out."),
@@ -278,7 +286,13 @@ def shrink(
 
     with progress_bars() as progress:
         report = api.shrink(
-            model, output, data=data, samples=samples, seed=seed or 0, progress=progress
+            model,
+            output,
+            channel_multiple=channel_multiple,
+            data=data,
+            samples=samples,
+            seed=seed or 0,
+            progress=progress,
         )
     finish(report, as_json=as_json)
 

@@ -105,7 +105,8 @@ def reconstruct_blocks(
 
     Args:
         model: dense; it is not changed.
-        layers: of :func:`passes.layers.find_layers`, those that were pruned.
+        layers: of :func:`passes.layers.find_layers`, those that were pruned. Tied weights and those of
+            integers are left as they are.
         masks: by weight name, ``(groups, rows, columns)``; True keeps.
         constants: what pruning made, by name.
         batches: calibration feeds for the model's inputs.
@@ -119,6 +120,9 @@ def reconstruct_blocks(
         block whose error on held-out batches does not fall stays as it was.
     """
     training = training or BlockTraining()
+    layers = [
+        layer for layer in layers if len(layer.sources) == 1 and layer.weight.quantization is None
+    ]
     nodes, blocks = find_blocks(model.graph, layers, training.layers)
     dense, pruned = ([dict(batch) for batch in batches] for _ in range(2))
     made, results = dict(constants), []
@@ -197,8 +201,9 @@ class _Trained:
 
     def _parameters(self, module: OnnxModule) -> dict[str, nn.Parameter]:
         """Weights and biases of the layers, those that the module trains."""
-        values = [v for layer in self._block.layers for v in (layer.weight.value, layer.bias)]
-        wanted = {value.name for value in values if value is not None}
+        layers = self._block.layers
+        wanted = {layer.weight.value.name for layer in layers}
+        wanted |= {layer.bias.name for layer in layers if layer.bias is not None}
         for name, parameter in module.weights.items():
             parameter.requires_grad = name in wanted
         return {name: p for name, p in module.weights.items() if name in wanted}

@@ -5,7 +5,7 @@ They are where controllers start, and the baselines that they have to beat.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -130,4 +130,8 @@ def level_losses(
         probe = database.constants({weight.name: int(keeps[probed])})
         errors = np.array([0.0, *entry.errors])
         curves[weight.name] = Curve(keeps, errors, keeps.astype(np.float64), probe, probed)
-    return losses_of(curves, output_error, progress)
+
+    def sensitivity_of(constants: Mapping[str, NDArray[Any]]) -> float | None:
+        return output_error(constants) if output_error.replaces(constants) else None
+
+    return losses_of(curves, sensitivity_of, progress)

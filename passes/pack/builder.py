@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from passes.pack.scopes import scopes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-BLOCK = 256
-"""Elements that one product with a triangle of ones sums up."""
-
 MANY = 1 << 20
 """From so many elements on a slow operator is felt when a model is loaded."""
-
-EXACT_FLOAT = 1 << 24
-"""Whole numbers up to here are exact in float32."""
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -53,6 +49,8 @@ class Builder:
         graph: where :meth:`finish` puts them, in front of all nodes.
         opset: of the model; decides which form of an operator is written.
         names: gives names.
+        in_function: whether the graph is a function's body, where data stands in Constant nodes.
+        shared: what several chains read, by what it is.
         cumsum: whether running sums are made by CumSum; else by products with a triangle of ones,
             which old opsets have and OpenVINO folds.
     """
@@ -61,9 +59,10 @@ class Builder:
     opset: int
     names: Names
     cumsum: bool = True
+    in_function: bool = False
     nodes: list[ir.Node] = field(default_factory=list)
     _constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = field(default_factory=dict)
-    _shared: dict[Any, ir.Value] = field(default_factory=dict)
+    shared: dict[Any, ir.Value] = field(default_factory=dict)
 
     def op(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         """One node with one output."""
@@ -85,7 +84,12 @@ class Builder:
         return new.outputs
 
     def data(self, array: NDArray[Any], dtype: ir.DataType | None = None) -> ir.Value:
-        """An initializer of its own."""
+        """An initializer of its own; in a function a Constant node."""
+        if self.in_function:
+            stored = ir.tensor(np.asarray(array, order="C"), dtype=dtype)
+            made = self.op("Constant", value=stored)
+            made.shape, made.type = ir.Shape(array.shape), ir.TensorType(stored.dtype)
+            return made
         tensor = ir.tensor(np.asarray(array, order="C"), dtype=dtype, name=self.names.new())
         value = ir.Value(
             name=tensor.name,
@@ -111,6 +115,10 @@ class Builder:
         """A shared int32 scalar."""
         return self.constant(np.array(number, np.int32))
 
+    def shift(self, bits: int) -> ir.Value:
+        """A shared uint8 scalar."""
+        return self.constant(np.array(bits, np.uint8))
+
     def finish(self) -> None:
         """Put what was collected in front of the graph."""
         if len(self.graph):
@@ -123,7 +131,7 @@ class Builder:
     def shared_nodes(self) -> set[ir.Node]:
         """The nodes that make what several chains read."""
         found: set[ir.Node] = set()
-        waiting = [value.producer() for value in self._shared.values()]
+        waiting = [value.producer() for value in self.shared.values()]
         while waiting:
             node = waiting.pop()
             if node is not None and node not in found:
@@ -172,16 +180,17 @@ class Builder:
     def filled(self, elements: int, fill: NDArray[Any], dtype: ir.DataType) -> ir.Value:
         """``elements`` times the scalar ``fill``; shared, for runtimes only read it."""
         key = ("filled", elements, dtype, fill.tobytes())
-        if key not in self._shared:
+        if key not in self.shared:
             size = self.ints(elements)
             if dtype == ir.DataType.BFLOAT16:  # onnxruntime has no Expand for it
                 wide = self.op("Expand", self.constant(fill.astype(np.float32)), size)
-                self._shared[key] = self.cast(wide, dtype)
+                self.shared[key] = self.cast(wide, dtype)
             else:
-                self._shared[key] = self.op("Expand", self.constant(fill), size)
-        return self._shared[key]
+                self.shared[key] = self.op("Expand", self.constant(fill), size)
+        return self.shared[key]
 
-    def _zeros(self, elements: int) -> ir.Value:
+    def zeros(self, elements: int) -> ir.Value:
+        """int32 zeros ``(elements,)``, shared."""
         if self.opset < 8:  # no Expand
             return self.constant(np.zeros(elements, np.int32))
         return self.filled(elements, np.zeros((), np.int32), ir.DataType.INT32)
@@ -192,7 +201,7 @@ class Builder:
         """The first ``length`` bits of uint8 ``packed``, least significant first: int32."""
         rows = self.op("Gather", self._byte_table(), self.cast(packed, ir.DataType.INT32))
         flat = self.reshape(rows, -1)
-        if packed.const_value is None or packed.const_value.size * 8 != length:
+        if length % 8:
             flat = self.slice(flat, 0, length)
         return self.cast(flat, ir.DataType.INT32)
 
@@ -216,7 +225,7 @@ class Builder:
     def _table(self, width: int, shift: int = 0, plus: int = 0) -> ir.Value:
         """``(256, 8 / width)``: the fields in each byte, times ``2^shift``, plus ``plus``; int32."""
         key = ("table", width, shift, plus)
-        if key not in self._shared:
+        if key not in self.shared:
             if shift or plus:
                 table = self._table(width)
                 if shift:
@@ -225,103 +234,45 @@ class Builder:
                     table = self.op("Add", table, self.number(plus))
             else:
                 starts = np.array([1 << at for at in range(0, 8, width)], np.int32)
-                fields = self.op("Div", self._every_byte(), self.constant(starts))
+                fields = self.op("Div", self.every_byte(), self.constant(starts))
                 above = self.op("Div", fields, self.number(1 << width))
                 table = self.op("Sub", fields, self.op("Mul", above, self.number(1 << width)))
-            self._shared[key] = table
-        return self._shared[key]
+            self.shared[key] = table
+        return self.shared[key]
 
     def bit_table(self, table: NDArray[np.bool_]) -> ir.Value:
         """A shared table of bits as uint8, stored eight to a byte."""
         key = ("bit table", table.shape, table.tobytes())
-        if key not in self._shared:
+        if key not in self.shared:
             packed = self.constant(np.packbits(table.ravel(), bitorder="little"))
             flat = self.cast(self.bits(packed, table.size), ir.DataType.UINT8)
-            self._shared[key] = self.reshape(flat, *table.shape)
-        return self._shared[key]
+            self.shared[key] = self.reshape(flat, *table.shape)
+        return self.shared[key]
 
     def _byte_table(self) -> ir.Value:
         """The bits of each byte as uint8: a quarter of the memory of int32 where there are many."""
         key = "byte table"
-        if key not in self._shared:
-            self._shared[key] = self.cast(self._table(1), ir.DataType.UINT8)
-        return self._shared[key]
+        if key not in self.shared:
+            self.shared[key] = self.cast(self._table(1), ir.DataType.UINT8)
+        return self.shared[key]
 
-    def _every_byte(self) -> ir.Value:
+    def every_byte(self) -> ir.Value:
         """0 to 255 in a column, int32."""
         key = "every byte"
-        if key not in self._shared:
+        if key not in self.shared:
             if self.opset < 11:
                 column = self.constant(np.arange(256, dtype=np.uint8)[:, None])
-                self._shared[key] = self.cast(column, ir.DataType.INT32)
+                self.shared[key] = self.cast(column, ir.DataType.INT32)
             else:
                 numbers = self.op("Range", self.number(0), self.number(256), self.number(1))
-                self._shared[key] = self.reshape(numbers, 256, 1)
-        return self._shared[key]
-
-    # Running sums.
-
-    def running_sum(
-        self, numbers: ir.Value, length: int, widest: int, bound: int, *, exclusive: bool = False
-    ) -> ir.Value:
-        """Sums of all elements up to each one, that one left out if ``exclusive``.
-
-        Args:
-            numbers: int32 ``(length,)``.
-            length: how many.
-            widest: the largest magnitude of an element.
-            bound: the largest magnitude of a partial sum.
-            exclusive: leave out the element itself.
-        """
-        if self.cumsum:
-            extra = {"exclusive": 1} if exclusive else {}
-            return self.op("CumSum", numbers, self.number(0), **extra)
-        largest = min(bound, widest * BLOCK)
-        if length <= BLOCK:
-            rows = self.reshape(numbers, 1, length)
-            return self.reshape(self._times_triangle(rows, length, largest, exclusive), length)
-        count = -(-length // BLOCK)
-        if missing := count * BLOCK - length:
-            numbers = self.op("Concat", numbers, self._zeros(missing), axis=0)
-        rows = self.reshape(numbers, count, BLOCK)
-        sums = self._times_triangle(rows, BLOCK, largest, exclusive)
-        totals = self.slice(sums, BLOCK - 1, BLOCK, axis=1)
-        if exclusive:
-            totals = self.op("Add", totals, self.slice(rows, BLOCK - 1, BLOCK, axis=1))
-        totals = self.reshape(totals, count)
-        before = self.running_sum(totals, count, widest * BLOCK, bound, exclusive=True)
-        flat = self.reshape(self.op("Add", sums, self.reshape(before, count, 1)), -1)
-        return self.slice(flat, 0, length) if missing else flat
-
-    def _times_triangle(self, rows: ir.Value, size: int, largest: int, exclusive: bool) -> ir.Value:
-        if largest > EXACT_FLOAT:
-            return self.op("MatMul", rows, self._triangle(size, exclusive, ir.DataType.INT32))
-        triangle = self._triangle(size, exclusive, ir.DataType.FLOAT)
-        product = self.op("MatMul", self.cast(rows, ir.DataType.FLOAT), triangle)
-        return self.cast(product, ir.DataType.INT32)
-
-    def _triangle(self, size: int, exclusive: bool, dtype: ir.DataType) -> ir.Value:
-        """``(size, size)``: one where the row is before the column, or is it unless ``exclusive``."""
-        key = ("triangle", size, exclusive, dtype)
-        if key not in self._shared:
-            if size < BLOCK:
-                square = self._triangle(BLOCK, exclusive, dtype)
-                part = self.slice(self.slice(square, 0, size), 0, size, axis=1)
-                self._shared[key] = part
-            else:
-                row = self.cast(self._every_byte(), ir.DataType.FLOAT)
-                column = self.reshape(row, 1, BLOCK)
-                if exclusive:
-                    ones = self.op("Less", row, column)
-                else:
-                    ones = self.op("Not", self.op("Less", column, row))
-                self._shared[key] = self.cast(ones, dtype)
-        return self._shared[key]
+                self.shared[key] = self.reshape(numbers, 256, 1)
+        return self.shared[key]
 
 
 def _all_names(model: ir.Model) -> list[str]:
     names = []
-    for graph in model.graphs():
+    for scope in scopes(model):
+        graph = scope.graph
         names += [value.name or "" for value in (*graph.inputs, *graph.initializers.values())]
         for node in graph:
             names += [node.name or "", *(value.name or "" for value in node.outputs)]

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
-from passes.pack.codes import Bitmask, Blocks, Delta, Groups, PositionCode, Rice, planes_of
+from passes.pack.codes import Delta, PositionCode, QuickDelta, Rice, planes_of
+from passes.pack.nested_codes import Nested
+from passes.pack.pattern_codes import Blocks, Groups
+from passes.pack.sums import running_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,22 +39,34 @@ def decode(
         parts: uint8 arrays by name.
         length: of the bit string.
         values: as above, flat; a row for each block.
-        base: the stream with no value stored, for codes that scatter.
+        base: the stream with no value stored, for codes that scatter. Without it
+            :class:`QuickDelta` puts float32 values, ``(1, 1, stored)``, among zeros by itself.
         sizes: elements of the stream, and values stored.
     """
-    if isinstance(code, Blocks):
-        bits = builder.bits(parts["bits"], length)
-        rank = builder.running_sum(bits, length, 1, length)
-        return builder.op("Gather", values, builder.op("Mul", rank, bits))
-    if isinstance(code, Bitmask):
-        return _ranked(builder, builder.bits(parts["bits"], length), length, values)
-    if isinstance(code, Groups):
-        return _ranked(builder, _group_bits(builder, code, parts, length), length, values)
-    assert base is not None
-    if isinstance(code, Delta):
+    if isinstance(code, QuickDelta):
+        return _quick_delta(builder, code, parts, values, base, sizes)
+    if isinstance(code, (Delta, Rice)):
+        assert base is not None
+        if isinstance(code, Rice):
+            return _rice(builder, code, parts, length, values, base, sizes)
         return _delta(builder, code, parts, values, base, sizes)
-    assert isinstance(code, Rice)
-    return _rice(builder, code, parts, length, values, base, sizes)
+    bits = _bits(builder, code, parts, length)
+    rank = builder.op("Mul", running_sum(builder, bits, length, 1, length), bits)
+    # Each set bit takes the value of its rank, every other one the fill.
+    if isinstance(code, Blocks):
+        return builder.op("Gather", values, rank)
+    return builder.pick(values, rank, length)
+
+
+def _bits(
+    builder: Builder, code: PositionCode, parts: Mapping[str, ir.Value], length: int
+) -> ir.Value:
+    """A bit for each element or block, of codes that look up what stands there."""
+    if isinstance(code, Groups):
+        return _group_bits(builder, code, parts, length)
+    if isinstance(code, Nested):
+        return _nested_bits(builder, code, parts, length)
+    return builder.bits(parts["bits"], length)
 
 
 def _group_bits(
@@ -63,10 +79,21 @@ def _group_bits(
     return builder.cast(flat, ir.DataType.INT32)
 
 
-def _ranked(builder: Builder, bits: ir.Value, length: int, values: ir.Value) -> ir.Value:
-    """Each set bit takes the value of its rank, every other one the fill."""
-    rank = builder.running_sum(bits, length, 1, length)
-    return builder.pick(values, builder.op("Mul", rank, bits), length)
+def _nested_bits(
+    builder: Builder, code: Nested, parts: Mapping[str, ir.Value], length: int
+) -> ir.Value:
+    """Level by level, each group that is not empty takes the row of its rank, others the first."""
+    count = code.groups(length)
+    bits = builder.bits(parts["outer"], count)
+    for level, size in enumerate(code.sizes):
+        part = parts[f"level{level}"]
+        assert part.shape is not None
+        whole = part.shape.numpy()[0] * 8 // size  # rows; bits of padding may make one more
+        rows = builder.reshape(builder.bits(part, whole * size), whole, size)
+        rank = running_sum(builder, bits, count, 1, count)
+        bits = builder.reshape(builder.op("Gather", rows, builder.op("Mul", rank, bits)), -1)
+        count *= size
+    return builder.slice(bits, 0, length) if count != length else bits
 
 
 def _delta(
@@ -79,8 +106,62 @@ def _delta(
 ) -> ir.Value:
     elements, stored = sizes
     steps = builder.fields(_planes(parts, "step", code.bits), planes_of(code.bits))
-    position = builder.running_sum(steps, stored, 1 << code.bits, elements)
+    position = running_sum(builder, steps, stored, 1 << code.bits, elements)
     return builder.scatter(base, position, values)
+
+
+def _quick_delta(
+    builder: Builder,
+    code: QuickDelta,
+    parts: Mapping[str, ir.Value],
+    values: ir.Value,
+    base: ir.Value | None,
+    sizes: tuple[int, int],
+) -> ir.Value:
+    """As few and as narrow arrays as can be: what onnxruntime folds it copies, in and out.
+
+    Fields are shifted out of bytes and stay bytes until MatMulInteger adds up their planes.
+    MaxUnpool needs no base and is the quickest to place values, but knows float32 and 0.0 alone.
+    How much it makes is said by its kernel: onnxruntime folds nothing whose size is an input.
+    """
+    elements, stored = sizes
+    pieces = [
+        piece
+        for number, width in enumerate(planes_of(code.bits))
+        for piece in _shifted_out(builder, parts[f"step{number}"], width)
+    ]
+    planes = planes_of(code.bits)
+    together = builder.op("Concat", *pieces, axis=0) if len(pieces) > 1 else pieces[0]
+    rows = builder.reshape(together, 1, len(planes), stored)
+    if len(planes) > 1:
+        weights = np.array([[1 << sum(planes[:at]) for at in range(len(planes))]], np.uint8)
+        steps = builder.op("MatMulInteger", builder.constant(weights), rows)
+    else:
+        steps = builder.cast(rows, ir.DataType.INT32)
+    if base is not None:
+        flat = builder.reshape(steps, stored)
+        position = running_sum(builder, flat, stored, 1 << code.bits, elements)
+        return builder.scatter(base, position, values)
+    position = builder.op("CumSum", steps, builder.number(2))
+    return builder.op(
+        "MaxUnpool",
+        values,
+        builder.cast(position, ir.DataType.INT64),
+        kernel_shape=[elements - stored + 1],
+    )
+
+
+def _shifted_out(builder: Builder, plane: ir.Value, width: int) -> list[ir.Value]:
+    """The fields of each byte of a plane, lowest first, as arrays of uint8."""
+    if width == 8:
+        return [plane]
+    pieces = []
+    for above in range(8 - width, -1, -width):
+        byte = plane
+        if above:
+            byte = builder.op("BitShift", byte, builder.shift(above), direction="LEFT")
+        pieces.append(builder.op("BitShift", byte, builder.shift(8 - width), direction="RIGHT"))
+    return pieces
 
 
 def _rice(
@@ -100,11 +181,11 @@ def _rice(
     """
     elements, stored = sizes
     bits = builder.bits(parts["unary"], length)
-    rank = builder.running_sum(bits, length, 1, stored)
+    rank = running_sum(builder, bits, length, 1, stored)
     number = builder.op("Mul", rank, bits)
     fields = builder.fields(_planes(parts, "low", code.low), planes_of(code.low), plus=1)
     advance = builder.pick(fields, number, length)
-    after = builder.running_sum(advance, length, 1 << code.low, elements)
+    after = running_sum(builder, advance, length, 1 << code.low, elements)
     place = builder.op("Add", after, builder.number(-1))
     return builder.scatter(base, place, builder.pick(values, number, length))
 

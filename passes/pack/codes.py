@@ -16,9 +16,8 @@ Costs, in bits, for ``n`` positions among ``N``, and what they take in practice 
 from __future__ import annotations
 
 import abc
-import itertools
-import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -43,6 +42,15 @@ class Positions:
     def gaps(self) -> NDArray[np.int64]:
         """Elements that are not stored before each position."""
         return np.diff(self.at, prepend=-1) - 1
+
+    @cached_property
+    def gap_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each gap that occurs, and how often: all that costs depend on."""
+        gaps = self.gaps
+        if gaps.max() < gaps.size:
+            counts = np.bincount(gaps)
+            return np.flatnonzero(counts), counts[counts > 0]
+        return np.unique(gaps, return_counts=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +130,10 @@ class Delta(PositionCode):
 
     def cost(self, positions: Positions) -> Cost:
         """Values and fillers take a step each."""
-        fillers = int(self._fillers(positions).sum())
+        gaps, counts = positions.gap_counts
+        first = int(positions.at[0])  # its step is a gap, all others are one more
+        fillers = int((gaps // self._widest * counts).sum())
+        fillers += max(first - 1, 0) // self._widest - first // self._widest
         return Cost((positions.at.size + fillers) * self.bits, fillers)
 
     def encode(self, positions: Positions) -> Coded:
@@ -137,7 +148,10 @@ class Delta(PositionCode):
         source = np.full(padded, -1, np.int64)
         source[ends] = np.arange(ends.size)
         source[entries:] = ends.size - 1  # a step of zero stores the last value once more
-        return Coded(to_planes("step", steps, self.bits), source)
+        return Coded(self._layout(steps), source)
+
+    def _layout(self, steps: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
+        return to_planes("step", steps, self.bits)
 
     @property
     def _widest(self) -> int:
@@ -147,6 +161,29 @@ class Delta(PositionCode):
         steps = np.diff(positions.at, prepend=0)
         fillers: NDArray[np.int64] = np.maximum(steps - 1, 0) // self._widest
         return fillers
+
+
+@dataclass(frozen=True)
+class QuickDelta(Delta):
+    """The same steps, laid out for the operators that onnxruntime is quickest at.
+
+    In each plane field k of byte i belongs to entry ``k * bytes + i``, so that shifts of the whole
+    plane give runs of entries.
+    """
+
+    min_opset: ClassVar[int] = 11
+
+    def _layout(self, steps: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
+        arrays, shift = {}, 0
+        for number, plane in enumerate(planes_of(self.bits)):
+            part = ((steps >> shift) & ((1 << plane) - 1)).astype(np.uint8)
+            rows = (
+                part.reshape(8 // plane, -1)
+                << (plane * np.arange(8 // plane, dtype=np.uint8))[:, None]
+            )
+            arrays[f"step{number}"] = np.bitwise_or.reduce(rows, axis=0)
+            shift += plane
+        return arrays
 
 
 @dataclass(frozen=True)
@@ -164,7 +201,8 @@ class Rice(PositionCode):
 
     def cost(self, positions: Positions) -> Cost:
         """A low field and a one for each value, and a zero for each 2^low elements skipped."""
-        zeros = int((positions.gaps >> self.low).sum())
+        gaps, counts = positions.gap_counts
+        zeros = int(((gaps >> self.low) * counts).sum())
         return Cost(positions.at.size * (self.low + 1) + zeros, 0)
 
     def encode(self, positions: Positions) -> Coded:
@@ -184,102 +222,15 @@ class Rice(PositionCode):
         )
 
 
-@dataclass(frozen=True)
-class Groups(PositionCode):
-    """At most ``keep`` of each ``size`` neighbours: which combination, several to a byte.
-
-    2:4 has 6 combinations, three of which make 216, so that three groups take a byte: 2.67 bits a
-    group against 4 of a bitmask. A group with fewer values is filled up with fillers.
-
-    Attributes:
-        keep: values in each group.
-        size: of a group.
-    """
-
-    name: ClassVar[str] = "groups"
-    min_opset: ClassVar[int] = 7
-    leading_fill: ClassVar[bool] = True
-    keep: int = 2
-    size: int = 4
-
-    @property
-    def masks(self) -> NDArray[np.bool_]:
-        """The combinations of one group, ``(count, size)``."""
-        chosen = list(itertools.combinations(range(self.size), self.keep))
-        masks = np.zeros((len(chosen), self.size), np.bool_)
-        for number, places in enumerate(chosen):
-            masks[number, list(places)] = True
-        return masks
-
-    @property
-    def per_byte(self) -> int:
-        """Groups that share a byte."""
-        count = math.comb(self.size, self.keep)
-        return max(number for number in range(1, 9) if count**number <= 256)
-
-    @property
-    def table(self) -> NDArray[np.bool_]:
-        """The bits that each byte stands for, ``(bytes that occur, per_byte * size)``."""
-        masks = self.masks
-        numbers = np.arange(len(masks) ** self.per_byte)
-        digits = [(numbers // len(masks) ** at) % len(masks) for at in range(self.per_byte)]
-        return np.concatenate([masks[digit] for digit in digits], axis=1)
-
-    def fits(self, positions: Positions) -> bool:
-        """Whether no group holds more than it may."""
-        if positions.elements % self.size:
-            return False
-        return bool(np.bincount(positions.at // self.size).max() <= self.keep)
-
-    def cost(self, positions: Positions) -> Cost:
-        """A byte for ``per_byte`` groups."""
-        groups = positions.elements // self.size
-        return Cost(-(-groups // self.per_byte) * 8, groups * self.keep - positions.at.size)
-
-    def encode(self, positions: Positions) -> Coded:
-        """Part ``groups``."""
-        mask = np.zeros(positions.elements, np.bool_)
-        mask[positions.at] = True
-        full = _filled_up(mask.reshape(-1, self.size), self.keep)
-        weights = 1 << np.arange(self.size)
-        known = self.masks @ weights
-        order = np.argsort(known)
-        digits = order[np.searchsorted(known[order], full @ weights)]
-        padded = np.zeros(-(-digits.size // self.per_byte) * self.per_byte, np.int64)
-        padded[: digits.size] = digits
-        scale = len(known) ** np.arange(self.per_byte)
-        codes = padded.reshape(-1, self.per_byte) @ scale
-        stored = np.flatnonzero(full)
-        number = np.cumsum(mask) - 1
-        source = np.where(mask[stored], number[stored], -1)
-        return Coded({"groups": codes.astype(np.uint8)}, source, positions.elements)
-
-
-@dataclass(frozen=True)
-class Blocks(Bitmask):
-    """A bit for each block of elements that are stored or left out together."""
-
-    name: ClassVar[str] = "blocks"
-
-
-def _filled_up(mask: NDArray[np.bool_], keep: int) -> NDArray[np.bool_]:
-    """Exactly ``keep`` True in each row: those there are, then the first others."""
-    order = np.argsort(~mask, axis=1, kind="stable")[:, :keep]
-    full = np.zeros_like(mask)
-    np.put_along_axis(full, order, values=True, axis=1)
-    return full
-
-
-GROUP_CODES: tuple[Groups, ...] = tuple(
-    Groups(keep, size) for keep, size in ((1, 2), (1, 4), (2, 4), (3, 4), (1, 8), (1, 16))
-)
-"""Those that a byte holds well; others are no smaller than a bitmask."""
-
 ALL_CODES: tuple[PositionCode, ...] = (
     Bitmask(),
     *(Delta(bits) for bits in range(2, 17)),
     *(Rice(low) for low in range(1, 16)),
 )
+
+
+QUICK_CODES: tuple[QuickDelta, ...] = tuple(QuickDelta(bits) for bits in range(2, 9))
+"""For large weights, which they load fastest; for small ones their chains take more bytes."""
 
 
 def planes_of(width: int) -> tuple[int, ...]:

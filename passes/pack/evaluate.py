@@ -64,6 +64,12 @@ def _check_size(shape: Sequence[int]) -> None:
         raise ChainError(msg)
 
 
+def _constant(node: ir.Node, inputs: Arrays) -> NDArray[Any]:
+    del inputs
+    array: NDArray[Any] = node.attributes["value"].as_tensor().numpy()
+    return array
+
+
 def _cast(node: ir.Node, inputs: Arrays) -> NDArray[Any]:
     return inputs[0].astype(ir.DataType(node.attributes.get_int("to")).numpy())
 
@@ -125,6 +131,32 @@ def _scatter(node: ir.Node, inputs: Arrays) -> NDArray[Any]:
     return result
 
 
+def _bit_shift(node: ir.Node, inputs: Arrays) -> NDArray[Any]:
+    left = node.attributes.get_string("direction") == "LEFT"
+    return np.left_shift(*inputs) if left else np.right_shift(*inputs)
+
+
+def _matmul_integer(node: ir.Node, inputs: Arrays) -> NDArray[Any]:
+    del node
+    left, right = (array.astype(np.int32) for array in inputs)
+    _check_size((*right.shape[:-2], left.shape[-2], right.shape[-1]))
+    product: NDArray[Any] = np.einsum("...ij,...jk->...ik", left, right)
+    return product
+
+
+def _max_unpool(node: ir.Node, inputs: Arrays) -> NDArray[Any]:
+    """One axis is enlarged by the kernel, which is how chains say how many elements come out."""
+    values, index = inputs
+    (kernel,) = node.attributes.get_ints("kernel_shape")
+    _check_size([values.size - 1 + kernel])
+    result = np.zeros((1, 1, values.size - 1 + kernel), values.dtype)
+    if index.min() < 0:
+        msg = "an index is below zero"
+        raise ValueError(msg)
+    result.reshape(-1)[index.reshape(-1)] = values.reshape(-1)
+    return result
+
+
 def _divide(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
     quotient: NDArray[Any] = left // right
     return quotient  # of whole numbers that are not negative
@@ -132,15 +164,20 @@ def _divide(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
 
 OPERATORS: dict[str, Callable[[ir.Node, Arrays], Arrays]] = {
     "Add": _binary(np.add),
+    "BitShift": _one(_bit_shift),
     "Cast": _one(_cast),
     "Concat": _one(lambda node, x: np.concatenate(x, axis=node.attributes.get_int("axis"))),
+    "Constant": _one(_constant),
     "CumSum": _one(_cumsum),
     "Div": _binary(_divide),
     "Expand": _one(_expand),
     "Gather": _one(_gather),
     "GatherElements": _one(_gather_elements),
+    "Identity": _one(lambda _, x: x[0]),
     "Less": _binary(np.less),
     "MatMul": _one(lambda _, x: np.matmul(*x)),
+    "MatMulInteger": _one(_matmul_integer),
+    "MaxUnpool": _one(_max_unpool),
     "Mul": _binary(np.multiply),
     "Not": _one(lambda _, x: ~x[0]),
     "Range": _one(_range),

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from passes.pack.scopes import scopes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -27,7 +29,8 @@ class Marks:
     Attributes:
         prefix: of all names that chains use.
         by_graph: places of the packed initializers, ascending, by the graph's number in the order
-            of ``model.graphs()``.
+            of :func:`passes.pack.scopes.scopes`. What stood in a Constant node needs none: an
+            Identity node keeps its place.
     """
 
     prefix: str
@@ -60,18 +63,21 @@ def read_marks(model: ir.Model) -> Marks | None:
 
 
 def chain_nodes_of(graph: ir.Graph, prefix: str) -> tuple[ir.Node, ...]:
-    """The nodes of a graph that belong to chains: all that they read has a name with the prefix."""
-    return tuple(
-        node
-        for node in graph
-        if node.inputs
-        and all((value.name or "").startswith(prefix) for value in node.inputs if value is not None)
-    )
+    """The nodes of a graph that belong to chains: all that they read has a name with the prefix.
+
+    A node that reads nothing belongs to them when what it makes has such a name.
+    """
+
+    def belongs(node: ir.Node) -> bool:
+        values = [value for value in node.inputs or node.outputs if value is not None]
+        return bool(values) and all((value.name or "").startswith(prefix) for value in values)
+
+    return tuple(node for node in graph if belongs(node))
 
 
 def chain_nodes(model: ir.Model, prefix: str) -> tuple[ir.Node, ...]:
-    """The nodes of chains in all graphs of a model."""
-    return tuple(node for graph in model.graphs() for node in chain_nodes_of(graph, prefix))
+    """The nodes of chains in all graphs and functions of a model."""
+    return tuple(node for scope in scopes(model) for node in chain_nodes_of(scope.graph, prefix))
 
 
 def packed_names(model: ir.Model) -> tuple[str, ...]:

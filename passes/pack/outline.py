@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from passes.pack.scopes import DOMAIN
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from passes.pack.builder import Builder
 
 FUNCTION_IR_VERSION = 8
-
-DOMAIN = "onnxprune"
-"""Of the functions; the model imports version 1 of it."""
 
 
 @dataclass(frozen=True, eq=False)

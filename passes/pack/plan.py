@@ -11,14 +11,15 @@ import numpy as np
 from hwmodel.bits import width_of
 from passes.pack.codes import (
     ALL_CODES,
-    GROUP_CODES,
+    QUICK_CODES,
     Bitmask,
-    Blocks,
     Delta,
-    Groups,
     Positions,
+    QuickDelta,
     Rice,
 )
+from passes.pack.nested_codes import NESTED_CODES, Nested
+from passes.pack.pattern_codes import GROUP_CODES, Blocks, Groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,18 +34,29 @@ if TYPE_CHECKING:
 LARGE_ELEMENTS = 1 << 20
 """A weight of so many elements has a stream of its own, made by the steps that load fastest."""
 
+MODEL_ELEMENTS = 1 << 23
+"""In a model of so many elements loading takes time, and weights of a quarter of
+:data:`LARGE_ELEMENTS` count as large."""
+
 STREAM_ELEMENTS = 1 << 22
 """Small weights share streams of at most so many elements."""
 
+DENSE_SHARE = 0.01
+"""A weight with fewer zeros stays dense: it would lose a hundredth of its bytes at most."""
+
 AUTO = "auto"
 
-POSITIONS = (AUTO, *dict.fromkeys(code.name for code in (*ALL_CODES, *GROUP_CODES, Blocks())))
+SCATTER_OPSET = 9
+
+EVERY_CODE = (*QUICK_CODES, *ALL_CODES, *NESTED_CODES, *GROUP_CODES, Blocks())
+
+POSITIONS = (AUTO, *sorted({code.name for code in EVERY_CODE}))
 """What positions may be asked for by name."""
 
 WEIGHT_BYTES = 90
 """About what a weight costs in the file beside its share of a stream: a node, its shape, names."""
 
-SLOWER_BYTES = 0.04
+SLOWER_BYTES = 0.044
 """A large weight takes a code that loads slower only where it saves this share of its bytes."""
 
 
@@ -138,7 +150,7 @@ def make_item(
     if prepared.scale is not None:
         extra_bits = prepared.scale.nbytes * 8
     costs = {}
-    for code in codes:
+    for code in () if is_dense(array, fill.view(array.dtype)) else codes:
         if isinstance(code, Groups) and not code.fits(positions):
             continue
         if isinstance(code, Blocks) != (unit > 1):
@@ -149,12 +161,26 @@ def make_item(
     return Item(name, prepared, dtype, fill.view(array.dtype), steps, unit, costs)
 
 
-def codes_for(opset: int, kind: str = AUTO) -> tuple[PositionCode, ...]:
-    """The codes that an opset can decode: all, or those of one kind."""
+def is_dense(array: NDArray[Any], fill: NDArray[Any]) -> bool:
+    """Whether so few elements hold the fill that looking for a code is a waste of time."""
+    return int(np.count_nonzero(array == fill)) < DENSE_SHARE * array.size
+
+
+def codes_for(opset: int, kind: str = AUTO, *, quick: bool = False) -> tuple[PositionCode, ...]:
+    """The codes that an opset can decode and has use for: all, or those of one kind.
+
+    Args:
+        opset: of the model or function.
+        kind: a name of :data:`POSITIONS`.
+        quick: whether to give those that onnxruntime decodes fastest.
+    """
     return tuple(
         code
-        for code in (*ALL_CODES, *GROUP_CODES, Blocks())
-        if opset >= code.min_opset and kind in {AUTO, code.name}
+        for code in EVERY_CODE
+        if opset >= code.min_opset
+        and kind in {AUTO, code.name}
+        and (quick or not isinstance(code, QuickDelta))
+        and (kind != AUTO or opset < SCATTER_OPSET or not isinstance(code, Nested))
     )
 
 
@@ -168,6 +194,8 @@ def plan_streams(
         chain_bytes: what a chain of each code costs in the file beside its arrays.
     """
     streams: list[Stream] = []
+    total = sum(item.array.size for item in items)
+    large = LARGE_ELEMENTS if total < MODEL_ELEMENTS else LARGE_ELEMENTS // 4
     groups: dict[tuple[Any, ...], list[Item]] = {}
     for item in items:
         if not item.costs:
@@ -175,7 +203,7 @@ def plan_streams(
         if item.prepared.codebook is not None or item.unit > 1:
             code = min(item.costs, key=lambda c, i=item: i.costs[c] / 8 + chain_bytes[c])  # type: ignore[misc]
             streams.append(Stream(code, (item,)))
-        elif item.array.size >= LARGE_ELEMENTS:
+        elif item.array.size >= large:
             streams.append(Stream(_quick_code(item), (item,)))
         else:
             groups.setdefault((item.array.dtype.name, item.fill.tobytes()), []).append(item)
@@ -189,11 +217,12 @@ def _quick_code(item: Item) -> PositionCode:
     best = min(item.costs, key=lambda code: item.costs[code])
     if isinstance(best, Groups):
         return best
-    for kind in (Delta, Bitmask):
+    for kind in (QuickDelta, Delta, Bitmask):
         quick = [code for code in item.costs if isinstance(code, kind)]
         if quick:
             code = min(quick, key=lambda code: item.costs[code])
-            margin = SLOWER_BYTES if isinstance(best, Rice) else SLOWER_BYTES / 3
+            close = isinstance(best, Rice) or kind is QuickDelta
+            margin = SLOWER_BYTES if close else SLOWER_BYTES / 3
             if item.costs[code] <= item.costs[best] * (1 + margin):
                 return code
     return best
@@ -211,7 +240,11 @@ def _plan_group(items: Sequence[Item], chain_bytes: Mapping[PositionCode, int]) 
         )
         return saved + sum(chain_bytes[code] for code in codes)
 
-    codes = list(dict.fromkeys(code for item in items for code in item.costs))
+    codes = [
+        code
+        for code in dict.fromkeys(code for item in items for code in item.costs)
+        if not isinstance(code, QuickDelta)
+    ]
     chosen: tuple[PositionCode, ...] = ()
     best = float(sum(item.dense_bytes for item in items))
     while True:

@@ -6,17 +6,23 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 
 from passes.constants import freeze_constants
+from passes.operators.constants import stored_tensor
 from passes.pack.builder import Builder, Names
-from passes.pack.codes import Blocks, Groups
+from passes.pack.codes import Bitmask, QuickDelta
 from passes.pack.marks import Marks, read_marks
+from passes.pack.nested_codes import Nested
 from passes.pack.outline import outline
+from passes.pack.pattern_codes import Blocks, Groups
 from passes.pack.patterns import by_blocks, by_rows
-from passes.pack.plan import AUTO, codes_for, make_item, plan_streams
+from passes.pack.plan import AUTO, codes_for, is_dense, make_item, plan_streams
+from passes.pack.scopes import scopes
 from passes.pack.values import KEEP, Prepared, parse_values, prepare
 from passes.pack.write import chain_bytes, write_stream
+from passes.store import constants_of
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
@@ -27,6 +33,9 @@ if TYPE_CHECKING:
     from passes.layout import Layout
     from passes.pack.codes import PositionCode
     from passes.pack.plan import Item
+    from passes.pack.scopes import Scope
+
+    Layouts = Mapping[int, Layout]
 
 MIN_OPSET = 7
 """Older opsets have no broadcasting as it is today."""
@@ -63,14 +72,14 @@ PACKABLE = (*FLOATS, ir.DataType.INT8, ir.DataType.UINT8)
 
 @dataclass(frozen=True)
 class PackWeightsPass(ir.passes.InPlacePass):
-    """Replaces each initializer that gets smaller by it with a chain that rebuilds it.
+    """Replaces each constant that gets smaller by it with a chain that rebuilds it.
 
-    The rebuilt value keeps the initializer's name. Those that would not get smaller stay dense, and
+    The rebuilt value keeps the name of the initializer or Constant node. Those that would not get smaller stay dense, and
     so do those that :func:`why_dense` gives a reason for.
 
     Attributes:
-        positions: the kind of position code, ``bitmask``, ``delta``, ``rice`` or ``groups``; with ``auto`` each
-            weight takes the one of fewest bytes.
+        positions: the kind of position code, one of :data:`POSITIONS`; with ``auto`` each weight
+            takes the one of fewest bytes.
         values: how values of floats are stored: ``keep``, bit for bit; ``float16``; ``int8`` with a
             scale for each output channel; ``codebookK``, K of 2 to 256 values for each weight.
         saliency: by weight name, in the weight's shape: how much each element matters when the
@@ -81,7 +90,7 @@ class PackWeightsPass(ir.passes.InPlacePass):
         freeze_inputs: pack also what the caller could give another value for when the model runs;
             it is then no input any more.
         fold_limit_bytes: weights above it stay dense.
-        progress: told of initializers looked at and in all, graph by graph.
+        progress: told of constants looked at and in all, graph by graph.
     """
 
     positions: str = AUTO
@@ -111,19 +120,23 @@ class PackWeightsPass(ir.passes.InPlacePass):
         if read_marks(model) is not None:
             return ir.passes.PassResult(model, modified=False)
         names = Names(model)
-        places = {
-            number: self._pack_graph(model, graph, names)
-            for number, graph in enumerate(model.graphs())
-        }
-        places = {number: found for number, found in places.items() if found}
-        if places:
-            Marks(names.prefix, places).write(model)
+        layouts = {id(weight.value): weight.layout for weight in collect_weights(model).weights}
+        found = [self._pack_scope(model, scope, names, layouts) for scope in scopes(model)]
+        packed = [(number, places) for number, places in enumerate(found) if places is not None]
+        if packed:
+            by_graph = {number: places for number, places in packed if places}
+            Marks(names.prefix, by_graph).write(model)
             freeze_constants(model)
-        return ir.passes.PassResult(model, modified=bool(places))
+        return ir.passes.PassResult(model, modified=bool(packed))
 
     def why_dense(self, model: ir.Model, value: ir.Value) -> str | None:
-        """Why an initializer may not be packed, in one clause; None when it may."""
-        tensor = value.const_value
+        """Why a constant may not be packed, in one clause; None when it may.
+
+        Args:
+            model: that it belongs to.
+            value: of an initializer or a Constant node.
+        """
+        tensor = stored_tensor(value)
         if tensor is None or tensor.dtype not in PACKABLE:
             return "its numbers are of another kind than weights"
         if tensor.size < MIN_ELEMENTS or len(tensor.shape) < 2:
@@ -135,21 +148,34 @@ class PackWeightsPass(ir.passes.InPlacePass):
                 "it is also an input of the model, so that the caller may give another value; "
                 "--freeze-inputs makes it a constant"
             )
-        if max(tensor.nbytes, tensor.size) > self.fold_limit_bytes:
+        if exceeds(tensor, self.fold_limit_bytes):
             return (
                 f"it has more than {self.fold_limit_bytes} bytes, which onnxruntime does not fold "
                 f"by itself; --large packs it, for sessions with '{FOLD_LIMIT_OPTION}' set to 0"
             )
         return None
 
-    def _pack_graph(self, model: ir.Model, graph: ir.Graph, names: Names) -> tuple[int, ...]:
-        """Pack the initializers of a graph; the places where those that were packed stood."""
-        opset = model.opset_imports.get("", 0)
-        builder = Builder(graph, opset, names, self.cumsum and opset >= CUMSUM_OPSET)
+    def _pack_scope(
+        self, model: ir.Model, scope: Scope, names: Names, layouts: Layouts
+    ) -> tuple[int, ...] | None:
+        """Pack the constants of a scope; the places where its packed initializers stood.
+
+        None when nothing was packed.
+        """
+        if scope.opset < MIN_OPSET:
+            return None
+        graph = scope.graph
+        cumsum = self.cumsum and scope.opset >= CUMSUM_OPSET
+        builder = Builder(graph, scope.opset, names, cumsum, scope.in_function)
         order = {name: place for place, name in enumerate(graph.initializers)}
-        items = self._items(model, graph, builder)
+        constants = self._constants(model, graph)
+        items = []
+        for number, (name, value) in enumerate(constants.items()):
+            self.progress(number, len(constants))
+            items.append(self._item(name, value, builder.opset, layouts.get(id(value))))
+        self.progress(len(constants), len(constants))
         rebuilt: dict[str, ir.Value] = {}
-        costs = {code: self._chain_bytes(code, builder) for code in self._codes(opset)}
+        costs = {code: self._chain_bytes(code, builder) for code in self._codes(scope.opset)}
         alone = []
         for stream in plan_streams(items, costs):
             start = len(builder.nodes)
@@ -157,51 +183,63 @@ class PackWeightsPass(ir.passes.InPlacePass):
             rebuilt |= zip((item.name for item in stream.items), new, strict=True)
             if len(new) == 1:
                 alone.append((slice(start, len(builder.nodes)), new[0]))
-        calls = outline(model, builder, alone) if self.cumsum else {}
-        for name, new_value in rebuilt.items():
-            _replace(graph, graph.initializers[name], calls.get(new_value, new_value))
+        outlined = self.cumsum and not scope.in_function
+        calls = outline(model, builder, alone) if outlined else {}
+        for name, value in rebuilt.items():
+            _replace(graph, constants[name], calls.get(value, value))
         builder.finish()
-        return tuple(sorted(order[name] for name in rebuilt))
+        places = tuple(sorted(order[name] for name in rebuilt if name in order))
+        return places if rebuilt else None
 
-    def _items(self, model: ir.Model, graph: ir.Graph, builder: Builder) -> list[Item]:
+    def _constants(self, model: ir.Model, graph: ir.Graph) -> dict[str, ir.Value]:
+        """Initializers and outputs of Constant nodes that may be packed, by name."""
+        return {
+            value.name or "": value
+            for value, place in constants_of(graph)
+            if place != "fill" and self.why_dense(model, value) is None
+        }
+
+    def _item(self, name: str, value: ir.Value, opset: int, layout: Layout | None) -> Item:
         form = parse_values(self.values)
-        layouts = {id(weight.value): weight.layout for weight in collect_weights(model).weights}
-        items = []
-        for number, (name, value) in enumerate(graph.initializers.items()):
-            self.progress(number, len(graph.initializers))
-            tensor = value.const_value
-            if tensor is None or self.why_dense(model, value) is not None:
-                continue
-            prepared = Prepared(tensor.numpy())
-            if form.lossy and tensor.dtype in FLOATS:
-                saliency = (self.saliency or {}).get(name)
-                prepared = prepare(tensor.numpy(), form, layouts.get(id(value)), saliency)
-            codes = [code for code in self._codes(builder.opset) if self._suits(code, prepared)]
-            item = make_item(name, prepared, tensor.dtype, codes)
-            items.append(_in_best_order(item, layouts.get(id(value)), codes))
-        self.progress(len(graph.initializers), len(graph.initializers))
-        return items
+        tensor = stored_tensor(value)
+        assert tensor is not None
+        prepared = Prepared(tensor.numpy())
+        if form.lossy and tensor.dtype in FLOATS:
+            saliency = (self.saliency or {}).get(name)
+            prepared = prepare(tensor.numpy(), form, layout, saliency)
+        codes = [code for code in self._codes(opset) if self._suits(code, prepared)]
+        item = make_item(name, prepared, tensor.dtype, codes)
+        return _in_best_order(item, layout, codes)
 
     def _codes(self, opset: int) -> tuple[PositionCode, ...]:
-        return codes_for(opset, self.positions)
+        return codes_for(opset, self.positions, quick=self.cumsum)
 
     def _suits(self, code: PositionCode, prepared: Prepared) -> bool:
         if prepared.codebook is not None and not code.leading_fill:
             return False
+        elements = prepared.array.size
+        if isinstance(code, QuickDelta):  # positions are int64, one for each value and filler
+            most = self.fold_limit_bytes // 9
+            return elements <= most or int(np.count_nonzero(prepared.array)) <= most
         # The ranks of a bitmask are int32, one for each element.
-        return (
-            code.name not in {"bitmask", "groups"}
-            or prepared.array.size * 4 <= self.fold_limit_bytes
-        )
+        by_rank = isinstance(code, (Bitmask, Groups, Nested))
+        return not by_rank or elements * 4 <= self.fold_limit_bytes
 
     @staticmethod
     def _chain_bytes(code: PositionCode, builder: Builder) -> int:
         return chain_bytes(code, builder.opset, builder.cumsum)
 
 
+def exceeds(tensor: ir.TensorProtocol, limit_bytes: int) -> bool:
+    """Whether an array on the way to a weight has more bytes: itself, or its positions."""
+    return max(tensor.nbytes, tensor.size) > limit_bytes
+
+
 def _in_best_order(item: Item, layout: Layout | None, codes: list[PositionCode]) -> Item:
     """The item with its elements by rows, where a pattern shows in that order and pays."""
     if layout is None or item.prepared.codebook is not None:
+        return item
+    if is_dense(item.array, item.fill):
         return item
     found = [item]
     if rows := by_rows(item.prepared, layout):
@@ -230,11 +268,23 @@ def packed_bytes(array: NDArray[Any]) -> float:
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """``new`` takes the name and the place of the initializer ``old``."""
+    """``new`` takes the name and the place of an initializer, or of a Constant node's output.
+
+    What stands in a Constant node stays there by name and place: an Identity, which runtimes drop.
+    """
+    constant = old.producer()
+    if constant is not None:
+        (new,) = ir.node("Identity", [new], name=constant.name).outputs
+    elif old.is_graph_input():
+        graph.inputs.remove(old)
     name = old.name
     assert name is not None
-    graph.initializers.pop(name)
-    if old.is_graph_input():
-        graph.inputs.remove(old)
-    new.name, new.type, new.shape = name, old.type, old.shape
+    graph.initializers.pop(name, None)
+    new.name, new.type = name, old.type
+    new.shape = old.shape if constant is not None else None  # chains tell it: no bytes for it
     old.replace_all_uses_with(new)
+    if constant is not None:
+        identity = new.producer()
+        assert identity is not None
+        graph.insert_before(constant, identity)
+        graph.remove(constant, safe=True)

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from hwmodel.bits import width_of
 from passes.pack.builder import Builder, Names
 from passes.pack.chains import decode
-from passes.pack.codes import Blocks, alignment, planes_of, to_planes
+from passes.pack.codes import Delta, QuickDelta, Rice, alignment, planes_of, to_planes
+from passes.pack.pattern_codes import Blocks
 from passes.pack.plan import Stream, make_item
 from passes.pack.values import Prepared, nearest
 
@@ -35,7 +36,9 @@ def write_stream(builder: Builder, stream: Stream) -> list[ir.Value]:
         values, stored = _plain_values(builder, stream, coded, dtype)
     else:
         values, stored = _codebook_values(builder, stream, first.prepared.codebook)
-    base = None if "bits" in parts else builder.filled(elements, first.fill, dtype)
+    base = None
+    if isinstance(stream.code, (Delta, Rice)) and not _pooled(stream, dtype):
+        base = builder.filled(elements, first.fill, dtype)
     flat = decode(builder, stream.code, parts, coded.length, values, base, (elements, stored))
     pieces = [flat]
     if len(stream.items) > 1:
@@ -66,6 +69,11 @@ def chain_bytes(code: PositionCode, opset: int, cumsum: bool) -> int:
     return len(ir.to_proto(model).SerializeToString()) - empty - arrays - values
 
 
+def _pooled(stream: Stream, dtype: ir.DataType) -> bool:
+    """Whether MaxUnpool puts the values in place."""
+    return isinstance(stream.code, QuickDelta) and dtype == ir.DataType.FLOAT
+
+
 def _plain_values(
     builder: Builder, stream: Stream, coded: Coded, dtype: ir.DataType
 ) -> tuple[ir.Value, int]:
@@ -74,6 +82,8 @@ def _plain_values(
     stored[coded.source < 0] = fill
     if stream.code.leading_fill:
         stored = np.concatenate([np.full_like(stored[:1], fill), stored])
+    if _pooled(stream, dtype):
+        return builder.data(stored.reshape(1, 1, -1), dtype), len(stored)
     return builder.data(stored, dtype), len(stored)
 
 

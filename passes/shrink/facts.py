@@ -84,6 +84,15 @@ class Units:
         self.fix(units[:1])
         return True
 
+    def keep_multiple(self, units: NDArray[np.int64], multiple: int) -> bool:
+        """Let the first that would go stay until a multiple stays, where there are as many."""
+        kept = self.kept(units)
+        missing = -int(kept.sum()) % multiple
+        if not missing or missing > int((~kept).sum()):
+            return False
+        self.fix(units[~kept][:missing])
+        return True
+
 
 @dataclass(eq=False)
 class Walk:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from passes.shrink.edit import set_constant
-from passes.shrink.facts import Channels, Walk, constant_array, is_set, static, unknown
+from passes.shrink.facts import Channels, Walk, constant_array, is_set, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -224,64 +223,6 @@ def squeeze(walk: Walk, node: ir.Node) -> bool:
     return True
 
 
-def flatten(walk: Walk, node: ir.Node) -> bool:
-    """Flatten, and Reshape to (batch, features): each channel becomes a run of features."""
-    value = node.inputs[0]
-    found, shape = walk.of(value), walk.shape(value)
-    if found is None or shape is None or found.axis != 1:
-        return False
-    rest = static(shape[2:])
-    if rest is None:
-        return False
-    if node.op_type == "Reshape":
-        return _reshape(walk, node, found, shape, math.prod(rest))
-    if node.attributes.get_int("axis", 1) != 1:
-        return False
-    _repeat(walk, node, found, math.prod(rest))
-    return True
-
-
-def _reshape(
-    walk: Walk, node: ir.Node, found: Channels, shape: Sequence[int | None], each: int
-) -> bool:
-    target = constant_array(node.inputs[1])
-    if target is None or is_set(node, "allowzero") or target.size < 2:
-        return False
-    sizes = target.tolist()
-    features = found.units.size * each
-    batch = {0, -1} | ({shape[0]} if shape[0] is not None else set())
-    if sizes[0] not in batch or (sizes[0] == -1 and -1 in sizes[1:]):
-        return False
-    if len(sizes) == 2 and sizes[1] in {-1, features}:
-        _repeat(walk, node, found, each)
-    elif (
-        len(sizes) > 2
-        and sizes[1] in {0, found.units.size}
-        and all(size > 0 for size in sizes[2:])
-        and math.prod(sizes[2:]) == each
-    ):
-        walk.channels[node.outputs[0]] = found
-    else:
-        return False
-    out = walk.channels[node.outputs[0]]
-
-    def action() -> bool:
-        kept = walk.units.kept(out.units)
-        if kept.all() or sizes[1] <= 0:
-            return False
-        set_constant(node, 1, np.array([sizes[0], int(kept.sum()), *sizes[2:]], np.int64))
-        return True
-
-    walk.actions.append(action)
-    return True
-
-
-def _repeat(walk: Walk, node: ir.Node, found: Channels, each: int) -> None:
-    walk.channels[node.outputs[0]] = Channels(
-        1, np.repeat(found.units, each), np.repeat(found.constant, each)
-    )
-
-
 def _axes(node: ir.Node) -> list[int]:
     """Axes as attribute or constant input; empty when they are not known."""
     if "axes" in node.attributes:
@@ -295,7 +236,6 @@ MOVEMENT: dict[str, Rule] = {
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), reduce),
     **dict.fromkeys(("Resize", "Upsample"), resize),
     **dict.fromkeys(("Squeeze", "Unsqueeze"), squeeze),
-    **dict.fromkeys(("Flatten", "Reshape"), flatten),
     "Concat": concat,
     "Pad": pad,
     "Split": split,

@@ -13,9 +13,10 @@ from passes.shrink.facts import Walk
 from passes.shrink.layers import LAYERS
 from passes.shrink.movement import MOVEMENT
 from passes.shrink.recurrent import RECURRENT
+from passes.shrink.reshaping import RESHAPING
 from passes.shrink.shapes import infer_shapes
 
-RULES = LAYERS | BY_ELEMENT | MOVEMENT | RECURRENT
+RULES = LAYERS | BY_ELEMENT | MOVEMENT | RECURRENT | RESHAPING
 """What each operator does with channels: the only place that knows operators."""
 
 
@@ -28,14 +29,28 @@ class ShrinkPass(ir.passes.InPlacePass):
     numbers, as long as no activation is infinite or NaN. Inputs and outputs of the model are never
     touched; neither are bodies of functions and of control flow, nor weights that several nodes
     read.
+
+    Attributes:
+        multiple: of channels of images that stay: dead ones are kept to come to it. onnxruntime's
+            fast convolutions take a multiple of 4 (or fewer than 8 or 16); 1 removes all that is
+            dead.
     """
+
+    multiple: int = 1
+
+    def requires(self, model: ir.Model) -> None:
+        """The multiple is one."""
+        del model
+        if self.multiple < 1:
+            msg = f"channels cannot be kept in multiples of {self.multiple}; give 1 or more"
+            raise ir.passes.PreconditionError(msg)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Shrink to a fixed point; ``modified`` is True when anything was removed."""
         before = model.ir_version, list(model.graph.inputs)
         freeze_constants(model)
         modified = False
-        while _shrink_once(model):
+        while _shrink_once(model, self.multiple):
             modified = True
         if not modified:
             model.ir_version, inputs = before
@@ -43,7 +58,7 @@ class ShrinkPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
 
-def _shrink_once(model: ir.Model) -> bool:
+def _shrink_once(model: ir.Model, multiple: int) -> bool:
     graph = model.graph
     walk = Walk(infer_shapes(model), model.opset_imports.get("", 0))
     for node in graph:
@@ -54,13 +69,15 @@ def _shrink_once(model: ir.Model) -> bool:
         for inner in _inner_nodes(node):
             walk.block(*inner.inputs)
     walk.block(*graph.outputs)
+    images = [f.units for v, f in walk.channels.items() if f.axis == 1 and walk.rank(v) == 4]
     changed = True
     while changed:  # keeping one may only keep more
-        changed = any(list(map(walk.units.keep_one, (f.units for f in walk.channels.values()))))
+        one = [walk.units.keep_one(found.units) for found in walk.channels.values()]
+        changed = any(one + [walk.units.keep_multiple(units, multiple) for units in images])
     changes = [action() for action in walk.actions]
     if not any(changes):
         return False
-    _forget_shapes(graph)
+    _update_shapes(graph, walk)
     return True
 
 
@@ -76,12 +93,21 @@ def _inner_nodes(node: ir.Node) -> list[ir.Node]:
     return inner
 
 
-def _forget_shapes(graph: ir.Graph) -> None:
-    """Sizes of values inside the graph have changed; constants that nobody reads go."""
+def _update_shapes(graph: ir.Graph, walk: Walk) -> None:
+    """Channels of values inside the graph are fewer; constants that nobody reads go.
+
+    What is said of other axes stays said: onnxruntime folds what is computed from it.
+    """
     for node in graph:
         for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None
+            found = walk.of(value)
+            if value.shape is None or found is None or value.is_graph_output():
+                continue
+            kept = walk.units.kept(found.units)
+            if not kept.all():
+                sizes = list(value.shape)
+                sizes[found.axis] = int(kept.sum())
+                value.shape = ir.Shape(sizes)
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_input() and not value.is_graph_output():
             del graph.initializers[name]

@@ -129,11 +129,38 @@ def test_reference_evaluator(name: str, options, shared_models: Path, tmp_path: 
     ],
 )
 def test_onnxruntime_web_under_node(name: str, shared_models: Path, tmp_path: Path) -> None:
+    dense, packed = prepare(shared_models / name, tmp_path)
+    assert_same_on_the_web(dense, packed, tmp_path)
+
+
+def test_large_weights_on_the_web(tmp_path: Path) -> None:
+    """They are rebuilt by operators that small ones do not use: BitShift, MatMulInteger, MaxUnpool."""
+    dense, packed = tmp_path / "dense.onnx", tmp_path / "packed.onnx"
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((1200, 1000)).astype(np.float32)
+    weight[rng.random(weight.shape) < 0.9] = 0
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1200])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1000])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    dense.write_bytes(model.SerializeToString())
+    packing = load_model(dense)
+    PackWeightsPass()(packing)
+    assert "MaxUnpool" in {node.op_type for node in packing.graph}
+    save_model(packing, packed)
+    assert_same_on_the_web(dense, packed, tmp_path)
+
+
+def assert_same_on_the_web(dense: Path, packed: Path, tmp_path: Path) -> None:
     if not (HERE / "node_modules" / "onnxruntime-web").is_dir():
         if "node" in os.environ.get("ONNXPRUNE_REQUIRE", "").split():
             pytest.fail("onnxruntime-web is not installed: npm install --prefix tests/runtimes")
         pytest.skip("onnxruntime-web is not installed: npm install --prefix tests/runtimes")
-    dense, packed = prepare(shared_models / name, tmp_path)
     feeds = feeds_for(dense)
     listed = []
     for number, (key, array) in enumerate(feeds.items()):
@@ -206,3 +233,38 @@ def test_dynamic_quantization_of_a_packed_model(shared_models: Path, tmp_path: P
         dense.with_suffix(".int8.onnx"), packed.with_suffix(".int8.onnx"), feeds_for(dense)
     )
     assert sizes[packed] < 1.05 * sizes[dense]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_static_quantization_of_a_packed_model(shared_models: Path, tmp_path: Path) -> None:
+    """Preprocessing makes of it what it makes of the dense model, so the rest is the same too."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    dense, packed = prepare(shared_models / "cifar10_resnet20_bn.onnx", tmp_path)
+    feeds = feeds_for(dense)
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter([feeds])
+
+        def get_next(self):
+            return next(self.left, None)
+
+    quantized = []
+    for path in (dense, packed):
+        ready, small = path.with_suffix(".ready.onnx"), path.with_suffix(".int8.onnx")
+        quant_pre_process(str(path), str(ready), skip_symbolic_shape=True)
+        quantize_static(str(ready), str(small), Reader(), weight_type=QuantType.QInt8)
+        quantized.append(small)
+    outputs = [ort.InferenceSession(path).run(None, feeds) for path in quantized]
+    for old, new in zip(*outputs, strict=True):
+        assert new.tobytes() == old.tobytes()
+    # And what is quantised can be packed in turn, without loss.
+    model = load_model(quantized[0])
+    again = quantized[0].with_suffix(".packed.onnx")
+    PackWeightsPass()(model)
+    save_model(model, again)
+    assert again.stat().st_size < 0.6 * quantized[0].stat().st_size
+    for old, new in zip(outputs[0], ort.InferenceSession(again).run(None, feeds), strict=True):
+        assert new.tobytes() == old.tobytes()

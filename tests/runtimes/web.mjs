@@ -7,7 +7,12 @@ import * as ort from "onnxruntime-web";
 
 ort.env.wasm.numThreads = 1;
 ort.env.logLevel = "error";
-const arrays = { float32: Float32Array, int64: BigInt64Array, int32: Int32Array };
+const arrays = {
+  float32: Float32Array,
+  int64: BigInt64Array,
+  int32: Int32Array,
+  uint8: Uint8Array,
+};
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
 for (const [number, path] of job.models.entries()) {
   const session = await ort.InferenceSession.create(readFileSync(path), {

@@ -131,7 +131,7 @@ def test_masks_and_patterns_hold_after_blocks(
         zeros[reconstruct] = {la.name: la.weight.matrices() == 0 for la in layers}
         for layer in layers:
             kept = ~zeros[reconstruct][layer.name]
-            assert parse_pattern(pattern).fitted(layer.unfold.taps).obeys(kept), layer.name
+            assert parse_pattern(pattern).fitted(layer.taps).obeys(kept), layer.name
     for name, before in zeros["layers"].items():
         assert zeros["blocks"][name][before].all(), "what was pruned stays pruned"
 

@@ -8,18 +8,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodel.bits import unpack_fields
-from passes.pack.codes import ALL_CODES, Bitmask, Coded, Delta, Positions, Rice, planes_of
+from passes.pack.codes import (
+    ALL_CODES,
+    QUICK_CODES,
+    Bitmask,
+    Coded,
+    Delta,
+    Positions,
+    QuickDelta,
+    Rice,
+    planes_of,
+)
+from passes.pack.nested_codes import NESTED_CODES, Nested
 
 
-def read_planes(coded: Coded, name: str, width: int) -> np.ndarray:
+def read_planes(coded: Coded, name: str, width: int, *, by_runs: bool = False) -> np.ndarray:
+    """Fields from their planes; ``by_runs`` where field k of all bytes makes a run of entries."""
     total, shift = np.zeros(0, np.int64), 0
     for number, plane in enumerate(planes_of(width)):
         data = coded.arrays[f"{name}{number}"]
         assert data.dtype == np.uint8
         part = unpack_fields(data.tobytes(), plane, data.size * 8 // plane).astype(np.int64)
+        if by_runs:
+            part = part.reshape(-1, 8 // plane).T.ravel()
         total = part << shift if number == 0 else total + (part << shift)
         shift += plane
     return total
+
+
+def read_nested(code: Nested, coded: Coded) -> np.ndarray:
+    groups = -(-coded.length // int(np.prod(code.sizes)))
+    mask = np.unpackbits(coded.arrays["outer"], bitorder="little")[:groups].astype(bool)
+    for level, size in enumerate(code.sizes):
+        bits = np.unpackbits(coded.arrays[f"level{level}"], bitorder="little")
+        rows = np.zeros((mask.size, size), bool)
+        assert not bits[:size].any()
+        rows[mask] = bits[size : size + int(mask.sum()) * size].reshape(-1, size)
+        mask = rows.ravel()
+    return np.flatnonzero(mask)
 
 
 def read(code, coded: Coded) -> np.ndarray:
@@ -27,10 +53,13 @@ def read(code, coded: Coded) -> np.ndarray:
     if isinstance(code, Bitmask):
         return np.flatnonzero(np.unpackbits(coded.arrays["bits"], bitorder="little"))
     if isinstance(code, Delta):
-        places = np.cumsum(read_planes(coded, "step", code.bits))[: coded.source.size]
+        steps = read_planes(coded, "step", code.bits, by_runs=isinstance(code, QuickDelta))
+        places = np.cumsum(steps)[: coded.source.size]
         kept = coded.source >= 0
         _, first = np.unique(coded.source[kept], return_index=True)
         return places[kept][first]
+    if isinstance(code, Nested):
+        return read_nested(code, coded)
     assert isinstance(code, Rice)
     unary = np.unpackbits(coded.arrays["unary"], bitorder="little")[: coded.length]
     ends = np.flatnonzero(unary)
@@ -40,7 +69,7 @@ def read(code, coded: Coded) -> np.ndarray:
     return np.cumsum((quotients << code.low) + lows[1 : ends.size + 1] + 1) - 1
 
 
-@given(data=st.data(), code=st.sampled_from(ALL_CODES))
+@given(data=st.data(), code=st.sampled_from((*ALL_CODES, *QUICK_CODES, *NESTED_CODES)))
 @settings(max_examples=300, deadline=None)
 def test_what_is_coded_can_be_read_and_costs_what_was_said(data, code) -> None:
     elements = data.draw(st.integers(1, 3000))
@@ -53,7 +82,8 @@ def test_what_is_coded_can_be_read_and_costs_what_was_said(data, code) -> None:
     kept = coded.source[coded.source >= 0]
     assert np.unique(kept).tolist() == list(range(len(at)))
     assert np.count_nonzero(coded.source < 0) == cost.fillers
-    # Exact up to whole bytes, up to 7 entries of padding, and the one field of the zeros of Rice.
+    # Exact up to whole bytes, up to 7 entries of padding, the one field of the zeros of Rice, and
+    # the empty row of each level that is nested.
     written = sum(array.size for array in coded.arrays.values()) * 8
     assert 0 <= written - cost.bits < 8 * len(coded.arrays) + 9 * 16
 

@@ -13,11 +13,14 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from hwmodel.entropy import entropy_bound_bits
 from onnxprune.model_io import load_model, model_bytes
 from passes.layout import columns_first
 from passes.pack import PackWeightsPass, chain_nodes, packed_names, read_marks
+from passes.pack.codes import QuickDelta
 from passes.pack.values import parse_values, prepare
 from passes.unpack import UnpackWeightsPass
+from passes.weights import collect_weights
 
 DTYPES = {
     "float32": TensorProto.FLOAT,
@@ -104,9 +107,9 @@ def check(weights: dict[str, np.ndarray], model: ir.Model, tmp_path: Path, packe
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize("positions", ["bitmask", "delta", "rice"])
+@pytest.mark.parametrize("positions", ["bitmask", "delta", "nested", "rice"])
 def test_every_code_folds_wholly_in_every_opset(opset: int, positions: str, tmp_path: Path) -> None:
-    if positions != "bitmask" and opset < 9:
+    if positions in {"delta", "rice"} and opset < 9:
         pytest.skip("opset 7 and 8 have no Scatter, which this code needs")
     weights = {
         "a": sparse((40, 300), 0.1, seed=1),
@@ -121,7 +124,7 @@ def test_every_code_folds_wholly_in_every_opset(opset: int, positions: str, tmp_
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("positions", ["bitmask", "delta", "rice"])
+@pytest.mark.parametrize("positions", ["bitmask", "delta", "nested", "rice"])
 def test_every_dtype_comes_back_bit_for_bit(dtype: str, positions: str, tmp_path: Path) -> None:
     weights = {
         "a": sparse((64, 200), 0.1, dtype, seed=1, fill=3),
@@ -132,6 +135,51 @@ def test_every_dtype_comes_back_bit_for_bit(dtype: str, positions: str, tmp_path
     model = weights_model(weights, 21 if dtype == "bfloat16" else 13, ir_version=10)
     PackWeightsPass(positions)(model)
     check(weights, model, tmp_path, {"a", "b"})
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_what_is_left_out_of_a_quantised_weight_is_its_zero_point(
+    dtype: str, per_channel: bool, tmp_path: Path
+) -> None:
+    """Pruning writes the zero point of each channel; the most frequent one is not stored."""
+    rng = np.random.default_rng(0)
+    shape = (128, 64)
+    info = np.iinfo(dtype)
+    points = np.array([7] * 56 + [9] * 8 if per_channel else 7, dtype)
+    array = rng.integers(info.min, info.max + 1, shape).astype(dtype)
+    array = np.where(rng.random(shape) < 0.1, array, points)
+    scale = np.full(points.shape, 0.02, np.float32)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], axis=1),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    tensors = [
+        onnx.numpy_helper.from_array(one, name)
+        for one, name in ((array, "q"), (scale, "s"), (points, "z"))
+    ]
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, size])
+        for name, size in zip("xy", shape, strict=True)
+    ]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = ir.from_proto(proto)
+    (weight,) = collect_weights(model).weights
+    before = len(model_bytes(model))
+    PackWeightsPass()(model)
+    stored = np.count_nonzero(array != 7)  # the eight channels of another zero point are stored
+    assert per_channel == (stored > weight.nonzeros())
+    limit = 1.05 * entropy_bound_bits(array.size, stored, 8) / 8 + 150 + 4096
+    assert len(model_bytes(model)) - (before - array.nbytes) < limit
+    sessions = [
+        ort.InferenceSession(content) for content in (proto.SerializeToString(), model_bytes(model))
+    ]
+    x = rng.standard_normal((2, 128)).astype(np.float32)
+    outputs = [session.run(None, {"x": x})[0].tobytes() for session in sessions]
+    assert outputs[0] == outputs[1]
+    UnpackWeightsPass()(model)
+    assert model.graph.initializers["q"].const_value.tobytes() == array.tobytes()
 
 
 @pytest.mark.parametrize("values", ["float16", "int8", "codebook2", "codebook5", "codebook256"])
@@ -347,7 +395,9 @@ def test_chains_of_one_form_become_calls_of_one_function(
     ir_version: int, functions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("passes.pack.plan.LARGE_ELEMENTS", 10_000)
-    weights = {f"w{at}": sparse((150, 100 + at), 0.1, seed=at) for at in range(6)}
+    monkeypatch.setattr("passes.pack.plan.QUICK_CODES", (QuickDelta(6),))
+    monkeypatch.setattr("passes.pack.plan.SLOWER_BYTES", 0.2)
+    weights = {f"w{at}": sparse((150, 100 + at), 0.1, "float16", seed=at) for at in range(6)}
     weights["other"] = sparse((150, 100), 0.5, seed=9)
     model = weights_model(weights, 17, ir_version)
     before = model_bytes(model)
@@ -359,6 +409,44 @@ def test_chains_of_one_form_become_calls_of_one_function(
         assert not [node for node in saved.graph if node.op_type != "Concat"]
     UnpackWeightsPass()(model)
     assert model_bytes(model) == before
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_large_weights_of_every_width_of_steps(
+    bits: int, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """float32 is put in place by MaxUnpool, other dtypes by ScatterElements."""
+    monkeypatch.setattr("passes.pack.plan.LARGE_ELEMENTS", 10_000)
+    monkeypatch.setattr("passes.pack.plan.QUICK_CODES", (QuickDelta(bits),))
+    monkeypatch.setattr("passes.pack.plan.SLOWER_BYTES", 10)
+    weights = {"w": sparse((150, 101), 0.2, dtype, seed=bits, fill=3)}
+    if dtype == "float32":
+        weights["w"][0, :4] = [-0.0, np.nan, np.inf, 5e-8]
+    for opset in (11, 17, 21):
+        model = weights_model(weights, opset, ir_version=7)
+        PackWeightsPass()(model)
+        kinds = {node.op_type for node in model.graph}
+        assert "BitShift" in kinds or bits == 8
+        assert ("MaxUnpool" in kinds) == (dtype == "float32")
+        check(weights, model, tmp_path, {"w"})
+
+
+def test_one_array_of_the_size_of_a_large_weight_is_made_on_the_way(tmp_path: Path) -> None:
+    """By MaxUnpool; the rest of the chain is as small as what is stored, so that loading is quick."""
+    weights = {"w": sparse((1024, 1024), 0.1)}
+    model = weights_model(weights, 17)
+    PackWeightsPass()(model)
+    inferred = onnx.shape_inference.infer_shapes(
+        onnx.ModelProto.FromString(model_bytes(model)), data_prop=True
+    )
+    sizes = [
+        int(np.prod([axis.dim_value for axis in value.type.tensor_type.shape.dim]))
+        for value in inferred.graph.value_info
+        if value.name.startswith("~")
+    ]
+    assert sum(size >= 1 << 20 for size in sizes) == 1
+    check(weights, model, tmp_path, {"w"})
 
 
 def damaged(change) -> ir.Model:

@@ -233,6 +233,133 @@ def test_hidden_units_that_stay_zero_or_are_not_read(op_type: str) -> None:
     assert after == gates * left * (3 + left + 2) + 2 * left
 
 
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU"])
+@pytest.mark.parametrize("states", [False, True])
+def test_a_unit_goes_from_both_directions_or_from_none(op_type: str, states: bool) -> None:
+    """Both directions have one hidden size: what is dead in one of them alone must stay."""
+    gates, candidate = (4, 3) if op_type == "LSTM" else (3, 2)
+    g = Graph([5, 2, 3])
+    hidden, in_both, in_one, unread = 7, 2, 4, 5
+    w, r = g.random(2, gates * hidden, 3), g.random(2, gates * hidden, hidden)
+    b = g.random(2, 2 * gates * hidden)
+    for direction, unit in ((0, in_both), (1, in_both), (0, in_one)):
+        row = candidate * hidden + unit
+        w[direction, row] = r[direction, row] = 0
+        b[direction, row] = b[direction, gates * hidden + row] = 0
+    r[:, :, unread] = 0
+    begin = []
+    if states:
+        initial = g.random(2, 2, hidden)
+        initial[:, :, in_both] = 0
+        begin = [g.const(initial)] * (2 if op_type == "LSTM" else 1)
+        begin = [g.const(initial.copy()) for _ in begin]
+    inputs = ["x", g.const(w), g.const(r), g.const(b), *(["", *begin] if states else [])]
+    y = g.op(op_type, *inputs, hidden_size=hidden, direction="bidirectional")
+    y = g.op("ReduceSum", y, g.const(np.array([1])), keepdims=0)  # (5, 2, hidden)
+    out = g.op("MatMul", y, g.const(g.weight(hidden, 2, dead_rows=[unread])))
+    _, after = shrink(g.model(out))
+    left = hidden - 2
+    kept_states = 2 * 2 * left * len(begin)
+    assert after == 2 * gates * left * (3 + left + 2) + 2 * left + kept_states
+
+
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU"])
+@pytest.mark.parametrize("shape", [[0, 0, -1], [5, 2, 12], [0, -1, 12], [-1, 2, 12]])
+def test_recurrent_layers_on_top_of_each_other(op_type: str, shape: list[int]) -> None:
+    """What the second of two bidirectional layers does not read goes from the first."""
+    gates, hidden = (4 if op_type == "LSTM" else 3), 6
+    g = Graph([5, 2, 3])
+    value, fan_in = "x", 3
+    for layer in range(2):
+        w = g.random(2, gates * hidden, fan_in)
+        r = g.random(2, gates * hidden, hidden)
+        if layer == 0:
+            r[:, :, 1] = 0
+        else:
+            w[:, :, [1, 1 + hidden]] = 0
+        weights = [g.const(w), g.const(r)]
+        value = g.op(op_type, value, *weights, hidden_size=hidden, direction="bidirectional")
+        value = g.op("Transpose", value, perm=[0, 2, 1, 3])
+        value = g.op("Reshape", value, g.const(np.array(shape)))
+        fan_in = 2 * hidden
+    out = g.op("MatMul", value, g.const(g.random(2 * hidden, 2)))
+    before, after = shrink(g.model(out))
+    one_unit = 2 * gates * (2 * hidden + 2)  # of the first layer, in both directions
+    assert before - after == one_unit + 2 * gates * hidden * 2
+
+
+@given(
+    op_type=st.sampled_from(["LSTM", "GRU"]),
+    directions=st.sampled_from(["forward", "reverse", "bidirectional"]),
+    share=st.sampled_from([0.2, 0.6, 0.9]),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=40, deadline=None)
+def test_outputs_stay_for_recurrent_networks_made_at_random(
+    op_type: str, directions: str, share: float, seed: int
+) -> None:
+    """Rows, columns, biases and states die at random, in one direction or in both."""
+    gates, hidden, count = (4 if op_type == "LSTM" else 3), 5, 1 + (directions == "bidirectional")
+    g = Graph([4, 2, 3], seed)
+
+    def dead(*shape: int) -> np.ndarray:
+        return g.rng.random(shape) < share
+
+    w, r = g.random(count, gates * hidden, 3), g.random(count, gates * hidden, hidden)
+    b = g.random(count, 2 * gates * hidden)
+    rows = dead(count, gates * hidden)
+    w[rows] = r[rows] = 0
+    b[np.concatenate([rows, rows], axis=1) & dead(count, 2 * gates * hidden)] = 0
+    r[:, :, dead(hidden)] = 0
+    y = g.op(
+        op_type, "x", g.const(w), g.const(r), g.const(b), hidden_size=hidden, direction=directions
+    )
+    y = g.op("ReduceSum", y, g.const(np.array([1])), keepdims=0)
+    out = g.op("MatMul", y, g.const(g.weight(hidden, 2, dead_rows=np.flatnonzero(dead(hidden)))))
+    shrink(g.model(out))
+
+
+def test_images_keep_a_multiple_of_channels() -> None:
+    """onnxruntime's fast convolutions want one; what has no channel axis is not concerned."""
+    sizes = {}
+    for multiple in (1, 4, 8):
+        g = Graph([None, 3, 8, 8])
+        value = g.op("Conv", "x", g.const(g.weight(16, 3, 1, 1, dead_rows=range(7))))
+        value = g.op("Relu", value)
+        value = g.op("Conv", value, g.const(g.weight(6, 16, 3, 3, dead_rows=[1])))
+        value = g.op("Flatten", g.op("GlobalAveragePool", value))
+        value = g.op("Gemm", value, g.const(g.weight(6, 9, dead_rows=[2], rows=0)))
+        out = g.op("Gemm", value, g.const(g.weight(9, 3, dead_rows=[0, 1])))
+        model = g.model(out)
+        content = model_bytes(model)
+        ShrinkPass(multiple=multiple)(model)
+        sizes[multiple] = [
+            value.const_value.shape[0]
+            for value in model.graph.initializers.values()
+            if value.const_value is not None and len(value.const_value.shape) == 4
+        ]
+        for old, new in zip(run(content), run(model_bytes(model)), strict=True):
+            np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-4)
+        assert not ShrinkPass(multiple=multiple)(model).modified
+    # The second has six channels, of which four live: no multiple of 8 can be kept.
+    assert sizes == {1: [9, 4], 4: [12, 4], 8: [16, 4]}
+    with pytest.raises(ir.passes.PreconditionError, match="multiples of 0"):
+        ShrinkPass(multiple=0)(g.model(out))
+
+
+def test_what_is_known_of_other_axes_stays_known() -> None:
+    """onnxruntime folds what is computed from it, and does not once a shape is forgotten."""
+    g = Graph([None, 3, None, None])
+    value = g.op("Conv", "x", g.const(g.weight(8, 3, 1, 1, dead_rows=range(4))))
+    out = g.op("Conv", value, g.const(g.random(2, 8, 1, 1)))
+    model = g.model(out)
+    hidden = next(one for node in model.graph for one in node.outputs if one.name == value)
+    hidden.shape = ir.Shape([1, 8, 6, 6])  # as an exporter states it beside open inputs
+    ShrinkPass()(model)
+    assert hidden.shape == ir.Shape([1, 4, 6, 6])
+    onnx.checker.check_model(onnx.ModelProto.FromString(model_bytes(model)), full_check=True)
+
+
 def test_inputs_outputs_and_shared_weights_are_left_alone() -> None:
     g = Graph([None, 5])
     shared = g.const(g.weight(5, 5, dead_rows=[1], rows=1), "shared")
