@@ -105,9 +105,13 @@ class Plans:
             for variable in self._space.variables
             for name, counts in variable.keeps.items()
         }
-        # A pattern may not let a weight stay whole: then its losses have one level more, the first.
+        # Losses begin with the dense level, which rules and N:M patterns take away.
         losses = {name: self._losses[name][-len(counts) :] for name, counts in keeps.items()}
-        return by_loss(keeps, losses, keep_count(sum(self._elements.values()), sparsity))
+        total = min(
+            keep_count(sum(self._elements.values()), sparsity),
+            sum(int(counts[0]) for counts in keeps.values()),
+        )
+        return by_loss(keeps, losses, total)
 
 
 def level_losses(
