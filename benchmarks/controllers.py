@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+import record
 
 from onnxprune.search.controller import Controller
 from onnxprune.search.problem import Objective, Problem, Trial
@@ -33,7 +33,6 @@ SAMPLES = 2500
 RATE = 4.5
 MAX_DROP = 0.01
 CHECKED = (100, 200, 400)
-RESULTS = Path(__file__).parent / "results" / "controllers.json"
 
 Make = Callable[[Problem, int], Controller]
 
@@ -146,6 +145,27 @@ CONTENDERS: dict[str, Make] = {
 }
 
 
+def tables(results: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A table for each objective: median and quartiles over the laws after so many trials."""
+    titles = {"cost": "Compression rate reached", "drop": "True drop in points at 4.5 x"}
+    made = []
+    for objective, found in results.items():
+        marks = list(dict.fromkeys(mark for row in found.values() for mark in row["trials"]))
+        rows = [
+            {"controller": name, "laws": row["laws"], "own": row["own_s_per_trial"]}
+            | {
+                f"at{mark}": record.spread(quartiles)
+                for mark, quartiles in zip(row["trials"], row["quartiles"], strict=True)
+            }
+            for name, row in found.items()
+        ]
+        forms = {"controller": "{}", "laws": "{}"}
+        forms |= {f"at{mark}": f"after {mark} trials|{{}}" for mark in marks}
+        forms |= {"own": "own seconds a trial|{:.3f}"}
+        made.append(record.table(titles[objective], rows, forms))
+    return made
+
+
 def main() -> None:
     """Run all, print a table, write JSON."""
     parser = argparse.ArgumentParser()
@@ -166,7 +186,7 @@ def main() -> None:
             quartiles = np.percentile(np.array(rows), (25, 50, 75), axis=0).round(3).T
             shown = "  ".join(f"{b:6.2f} ({a:.2f} to {c:.2f})" for a, b, c in quartiles)
             print(f"{objective:5s} {name:38s} {shown}  {own:.3f} s", flush=True)
-            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            results = record.read(__file__) or {}
             results.setdefault(objective, {})[name] = {
                 "trials": [len(Law(0, objective).problem.starts), *CHECKED][: len(quartiles)],
                 "quartiles": [
@@ -175,7 +195,7 @@ def main() -> None:
                 "own_s_per_trial": round(own, 4),
                 "laws": options.laws,
             }
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            record.write(__file__, tables(results), results)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,8 @@ def print_models(rows: list[dict[str, Any]]) -> None:
         print(
             f"{row['model']:40} {row['dtype']:8} bound {row['bound_bytes']:9,d}  encoded"
             f" {row['encoded_over_bound']:+7.2%}  file {row['blob_over_bound']:+7.2%}"
-            f"  {row['weights']:3d} weights  {row['encodings']}"
+            f"  {row['weights']:3d} weights, names and shapes {row['names_and_shapes_bytes']:,d}"
+            f"  {row['encodings']}"
         )
 
 

@@ -1,11 +1,14 @@
-"""One-shot pruning from 512 unlabelled images: accuracy and time beside onnxsim's SparseGPT.
+"""One-shot pruning from unlabelled inputs: quality and time beside onnxsim's SparseGPT, on six real models.
 
-    python benchmarks/one_shot.py [--sparsities 0.5 0.7 0.8 0.9 2:4] [--ours-only]
+    python benchmarks/one_shot.py [--models resnet20 vit ...] [--sparsities 0.5 0.7 0.8 0.9 2:4]
+        [--allocations] [--blocks] [--ours-only]
 
-ResNet-20 on CIFAR-10 from ../shared/models. Calibration images come from the training set, figures from
-the test images, which nothing else sees. Everything runs on one processor (the process pins itself), and
-both the time that passed and the processor time are printed, reading and writing files included: on a
-busy machine only the latter can be compared.
+Models are those of ../shared/models, their data those of ``one_shot_models.py``; what is measured on is
+never seen in calibration. With labels the figure is top-1 accuracy, else fidelity to the dense model's
+outputs (one minus the relative error, averaged over samples; 100 is the dense model). ``--allocations``
+compares the allocations of ``obs`` at one sparsity instead. Everything runs on one processor (the process
+pins itself), and both the time that passed and the processor time are printed, reading and writing files
+included: on a busy machine only the latter can be compared. Rows of other models stay in the JSON file.
 """
 
 from __future__ import annotations
@@ -21,43 +24,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import record
+from one_shot_models import CASES
+from onnx import helper
 from threadpoolctl import threadpool_limits
 
 from onnxprune import api
+from onnxprune.data import load_data
+from onnxprune.evaluate import Evaluator
 from onnxprune.model_io import load_model
-from onnxprune.one_shot import OneShot
+from onnxprune.one_shot import ALLOCATIONS, OneShot
 from onnxprune.runtime import Session
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
+    from one_shot_models import Case
 
-SHARED = Path(__file__).parents[2] / "shared"
-MODEL = SHARED / "models" / "cifar10_resnet20_folded.onnx"
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
-SAMPLES = 512
+    from onnxprune.one_shot import Allocation
+
 BATCH = 64
-
-
-def images(name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Images as the model wants them, and their labels."""
-    with np.load(SHARED / "data" / name) as data:
-        scaled = (data["x"].astype(np.float32) / 255 - MEAN) / DEVIATION
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)), data["y"]
-
-
-def accuracy(path: Path, x: NDArray[np.float32], y: NDArray[np.uint8]) -> float:
-    """Top-1 in percent."""
-    session = Session(path, threads=1)
-    name = session.inputs[0].name
-    hits = [
-        session.run({name: x[start : start + 250]})[0].argmax(axis=1) == y[start : start + 250]
-        for start in range(0, len(x), 250)
-    ]
-    return float(np.concatenate(hits).mean() * 100)
+ALLOCATION_SPARSITY = 0.8
 
 
 def sparsity_of(path: Path) -> float:
@@ -67,26 +54,75 @@ def sparsity_of(path: Path) -> float:
     return zeros / sum(w.elements for w in weights)
 
 
-def ours(sparsity: str, calibration: Path, output: Path) -> None:
-    """The `prune` command with `--method obs` and its defaults."""
+class Scorer:
+    """Measures candidates on what calibration does not see, in percent."""
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self._case, self._folder = case, folder
+        dense = Session(self._view(case.path), threads=1)
+        arrays = dict(case.held_out) | ({} if case.labels is None else {"labels": case.labels})
+        metric = "fidelity" if case.labels is None else "top1"
+        self._evaluator = Evaluator(dense, load_data(arrays, dense.inputs), metric)
+        self.metric = metric
+        self.dense = float(self._evaluator.baseline.mean() * 100)
+
+    def __call__(self, path: Path) -> float:
+        """The mean score of a model."""
+        scores = self._evaluator.scores(Session(self._view(path), threads=1))
+        return round(float(scores.mean() * 100), 2)
+
+    def _view(self, path: Path) -> Path:
+        """The model, or a copy that gives what is to be measured."""
+        if self._case.measured is None:
+            return path
+        model = onnx.load_model(path)
+        del model.graph.output[:]
+        value = helper.make_tensor_value_info(self._case.measured, onnx.TensorProto.FLOAT, None)
+        model.graph.output.append(value)
+        onnx.save_model(model, self._folder / "view.onnx")
+        return self._folder / "view.onnx"
+
+
+def ours(
+    case: Case,
+    sparsity: str,
+    data: Path,
+    output: Path,
+    *,
+    allocation: Allocation | None = None,
+    blocks: bool = False,
+) -> None:
+    """The `prune` command with `--method obs` and its defaults, but for what is asked for."""
     pattern = sparsity if ":" in sparsity else "unstructured"
+    options = OneShot(
+        method="obs",
+        allocation=allocation,
+        pattern=pattern,
+        reconstruct="blocks" if blocks else "layers",
+    )
     share = None if ":" in sparsity else float(sparsity)
-    options = OneShot(method="obs", pattern=pattern)
-    api.prune(MODEL, output, sparsity=share, data=str(calibration), options=options, threads=1)
+    api.prune(case.path, output, sparsity=share, data=str(data), options=options, threads=1)
 
 
-def theirs(sparsity: str, calibration: Path, output: Path) -> None:
-    """SparseGPT of onnxsim on the same images."""
+def theirs(case: Case, sparsity: str, data: Path, output: Path) -> None:
+    """SparseGPT of onnxsim on the same inputs, fed in the model's batch."""
     import onnxsim
 
-    with np.load(calibration) as data:
-        x = data["input"]
-    feeds = [{"input": x[start : start + BATCH]} for start in range(0, len(x), BATCH)]
+    session = Session(case.path, threads=1)
+    fixed = [spec.shape[0] for spec in session.inputs if spec.shape and spec.shape[0]]
+    size = min(fixed, default=BATCH)
+    with np.load(data) as arrays:
+        samples = {name: arrays[name] for name in arrays.files}
+    count = len(next(iter(samples.values())))
+    feeds = [
+        {name: array[start : start + size] for name, array in samples.items()}
+        for start in range(0, count - size + 1, size)
+    ]
     if ":" in sparsity:
         n, m = (int(part) for part in sparsity.split(":"))
-        pruned = onnxsim.apply_sparsegpt_pruning(str(MODEL), feeds, n=n, m=m)
+        pruned = onnxsim.apply_sparsegpt_pruning(str(case.path), feeds, n=n, m=m)
     else:
-        pruned = onnxsim.apply_sparsegpt_pruning(str(MODEL), feeds, sparsity=float(sparsity))
+        pruned = onnxsim.apply_sparsegpt_pruning(str(case.path), feeds, sparsity=float(sparsity))
     onnx.save_model(pruned, output)
 
 
@@ -99,58 +135,102 @@ def measure(run: Callable[[], None]) -> dict[str, float]:
     return {"seconds": round(passed, 1), "cpu_seconds": round(used, 1)}
 
 
-def tables(result: dict[str, Any]) -> list[dict[str, Any]]:
+def runs(
+    case: Case, arguments: argparse.Namespace, data: Path, output: Path
+) -> Iterator[tuple[str, str, Callable[[], None]]]:
+    """What is to be run: a sparsity, the name of a method, and the method on this model."""
+    if arguments.allocations:
+        for kind in ALLOCATIONS:
+            asked = str(ALLOCATION_SPARSITY)
+            yield asked, kind, lambda k=kind, s=asked: ours(case, s, data, output, allocation=k)
+        return
+    for sparsity in arguments.sparsities:
+        yield sparsity, "onnxprune obs", lambda s=sparsity: ours(case, s, data, output)
+        if arguments.blocks:
+            yield (
+                sparsity,
+                "onnxprune obs, blocks",
+                lambda s=sparsity: ours(case, s, data, output, blocks=True),
+            )
+        if not arguments.ours_only:
+            yield sparsity, "onnxsim SparseGPT", lambda s=sparsity: theirs(case, s, data, output)
+
+
+def run_model(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All rows of one model."""
+    case, rows = CASES[name](), []
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        data, output = folder / "calibration.npz", folder / "pruned.onnx"
+        np.savez(data, **case.calibration)
+        scorer = Scorer(case, folder)
+        print(f"\n{case.path.name}: {scorer.metric} of the dense model {scorer.dense:.2f}")
+        print("sparsity  method                   reached   score   seconds  processor")
+        for sparsity, method, run in runs(case, arguments, data, output):
+            row: dict[str, Any] = {"sparsity": sparsity, "method": method}
+            try:
+                row |= measure(run)
+            except Exception as error:  # noqa: BLE001 - a peer that cannot run a model is a result, too
+                row["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
+                print(f"{sparsity:>8}  {method:24} failed: {row['failed']}", flush=True)
+            else:
+                row |= {"reached": round(sparsity_of(output), 4), "score": scorer(output)}
+                print(
+                    f"{sparsity:>8}  {method:24} {row['reached']:7.4f} {row['score']:7.2f} "
+                    f"{row['seconds']:9.1f} {row['cpu_seconds']:10.1f}",
+                    flush=True,
+                )
+            rows.append(row)
+    return {
+        "model": case.path.name,
+        "inputs": case.inputs,
+        "metric": scorer.metric,
+        "dense": round(scorer.dense, 2),
+        "rows": rows,
+    }
+
+
+def tables(figures: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures as they are shown."""
-    forms = {"sparsity": "{}", "method": "{}", "reached": "{:.4f}", "top1": "top-1|{:.2f} %"}
-    forms |= {"drop": "points lost|{:.2f}", "cpu_seconds": "CPU s|{:.1f}"}
-    title = f"ResNet-20 / CIFAR-10, dense {result['dense']:.2f} %"
-    note = f"{result['samples']} unlabelled training images; the accuracy is that on 5,000 test images."
-    return [record.table(title, result["rows"], forms, note)]
+    forms = {"sparsity": "{}", "method": "{}", "reached": "{:.4f}", "score": "{:.2f}"}
+    forms |= {"cpu_seconds": "CPU s|{:.1f}", "failed": "{}"}
+    shown = []
+    for result in figures.get("one_shot", {}).values():
+        title = f"{result['model']}, {result['metric']} in %, dense {result['dense']:.2f}"
+        shown.append(record.table(title, result["rows"], forms, f"Inputs: {result['inputs']}."))
+    if compared := figures.get("allocations"):
+        rows = [
+            {"allocation": kind}
+            | {
+                name: next((r.get("score") for r in result["rows"] if r["method"] == kind), None)
+                for name, result in compared.items()
+            }
+            for kind in ALLOCATIONS
+        ]
+        forms = {"allocation": "{}"} | dict.fromkeys(compared, "{:.2f}")
+        title = f"Allocations of obs at {ALLOCATION_SPARSITY:.0%} sparsity"
+        shown.append(record.table(title, rows, forms, "Scores as above, in %."))
+    return shown
 
 
 def main() -> None:
-    """Print the table and write the JSON after every row."""
+    """Print the tables and write the JSON after every model."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=[*CASES], default=[*CASES])
     parser.add_argument("--sparsities", nargs="+", default=["0.5", "0.7", "0.8", "0.9", "2:4"])
+    parser.add_argument("--allocations", action="store_true", help="compare those of obs")
+    parser.add_argument("--blocks", action="store_true", help="add --reconstruct blocks")
     parser.add_argument("--ours-only", action="store_true")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     threadpool_limits(1)
-    test = images("cifar10_test_5k.npz")
-    train, _labels = images("cifar10_train_20k.npz")
-    picked = np.random.default_rng(0).permutation(len(train))[:SAMPLES]
-    dense = accuracy(MODEL, *test)
-    print(f"dense: {dense:.2f} %")
-    print("sparsity  method              reached   top-1   drop   seconds  processor")
-    rows: list[dict[str, Any]] = []
-    methods = [("onnxprune obs", ours)]
-    if not arguments.ours_only:
-        methods.append(("onnxsim SparseGPT", theirs))
-    with tempfile.TemporaryDirectory() as folder:
-        calibration, output = Path(folder) / "calibration.npz", Path(folder) / "pruned.onnx"
-        np.savez(calibration, input=train[picked])
-        for sparsity in arguments.sparsities:
-            for name, prune in methods:
-                took = measure(lambda p=prune, s=sparsity: p(s, calibration, output))
-                top1 = accuracy(output, *test)
-                row = {
-                    "sparsity": sparsity,
-                    "method": name,
-                    "reached": round(sparsity_of(output), 4),
-                    "top1": round(top1, 2),
-                    "drop": round(dense - top1, 2),
-                    **took,
-                }
-                rows.append(row)
-                print(
-                    f"{sparsity:>8}  {name:18} {row['reached']:8.4f} {top1:7.2f} {dense - top1:6.2f} "
-                    f"{took['seconds']:9.1f} {took['cpu_seconds']:10.1f}",
-                    flush=True,
-                )
-                result = {"model": MODEL.name, "samples": SAMPLES, "dense": dense, "rows": rows}
-                record.write(__file__, tables(result), result, arguments.output)
+    part = "allocations" if arguments.allocations else "one_shot"
+    figures = record.read(__file__) or {}
+    for name in arguments.models:
+        figures.setdefault(part, {})[name] = run_model(name, arguments)
+        record.write(__file__, tables(figures), figures, arguments.output)
 
 
 if __name__ == "__main__":

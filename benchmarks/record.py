@@ -89,10 +89,16 @@ def write(
     return target
 
 
-def read(script: str | Path) -> Any:
+def read(script: str | Path, path: Path | None = None) -> Any:
     """The figures that a script has left, or None."""
-    path = RESULTS / f"{Path(script).stem}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["figures"] if path.exists() else None
+    source = path or RESULTS / f"{Path(script).stem}.json"
+    return json.loads(source.read_text(encoding="utf-8"))["figures"] if source.exists() else None
+
+
+def spread(quartiles: Iterable[float | None], form: str = "{:.2f}") -> str:
+    """First quartile, median and third as "median (first to third)"; "-" where there is none."""
+    low, middle, high = ("-" if value is None else form.format(value) for value in quartiles)
+    return f"{middle} ({low} to {high})"
 
 
 def machine() -> str:

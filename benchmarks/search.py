@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import sysconfig
 import time
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import record
 
 from onnxprune.data import Dataset
 from onnxprune.evaluate import Evaluator
@@ -38,7 +38,7 @@ from onnxprune.model_io import load_model
 from onnxprune.recipe import Recipe, load_recipe
 from onnxprune.report import describe_model
 from onnxprune.rules import apply_rules
-from onnxprune.runtime import NAME, Session
+from onnxprune.runtime import Session
 from onnxprune.search.find import open_search
 from onnxprune.search.finish import Finisher
 from onnxprune.search.journal import Journal
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-RESULTS = ROOT / "benchmarks" / "results" / "search.json"
 MAX_DROP = 0.01
 CONFIDENCE = 0.8
 MARKS = (100, 200, 400)
@@ -331,9 +330,39 @@ def _shown(row: Mapping[str, Any]) -> str:
     return text
 
 
-def _save(results: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+def _save(results: dict[str, Any], path: Path | None) -> None:
+    record.write(__file__, tables(results), results, path)
+
+
+def tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A table for each problem: rules, seeds, and controllers over their seeds."""
+    forms = {"plan": "{}", "trials": "rate after so many trials|{}", "rate": "rate|{}"}
+    forms |= {"drop": "points lost|{}", "finished_rate": "finished: rate|{}"}
+    forms |= {"finished_drop": "points lost|{}"}
+    made = []
+    for problem in (name for name in PROBLEMS if name in results):
+        rows = []
+        for plan, found in results[problem].items():
+            if plan != "setting":
+                rates = found.get("rates", {})
+                shown = {
+                    "plan": plan,
+                    "trials": "; ".join(f"{mark}: {_number(rate)}" for mark, rate in rates.items()) or None,
+                }  # fmt: skip
+                for key in ("rate", "drop", "finished_rate", "finished_drop"):
+                    scale = 100 if key.endswith("drop") else 1
+                    shown[key] = _number(found[key], scale) if key in found else None
+                rows.append(shown)
+        setting = "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in results[problem]["setting"].items())  # fmt: skip
+        if rows:
+            made.append(record.table(problem, rows, forms, f"{setting}."))
+    return made
+
+
+def _number(value: Any, scale: float = 1) -> str:
+    if isinstance(value, list):
+        return record.spread([scale * one for one in value])
+    return "-" if value is None else f"{scale * value:.2f}"
 
 
 def main() -> None:
@@ -345,12 +374,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=max(MARKS))
     parser.add_argument("--again", action="store_true", help="rows that are there already, too")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "search-benchmark")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     if not SHARED.exists():
         sys.exit("benchmarks/search.py needs the models and data of ../shared")
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    results["machine"] = {"processor": platform.processor() or platform.machine(), "runtime": NAME}
+    results = record.read(__file__, arguments.output) or {}
     for name in arguments.problems:
         measure(name, arguments, results)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from onnxprune.blob_image import export
 from onnxprune.compress import compress, search
@@ -15,7 +16,7 @@ from onnxprune.errors import ModelError, RecipeError
 from onnxprune.estimating import estimate
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, model_file, run_on_file, run_on_files
-from onnxprune.inventory import report_of, weight_reports
+from onnxprune.inventory import report_of, weight_reports, zero_point_warnings
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
 from onnxprune.progress import counted, silent
@@ -69,7 +70,8 @@ def inspect(
         loaded = load_model(path)
         collection = collect_weights(loaded, embeddings=embeddings)
         weights = weight_reports(counted(collection.weights, "count", progress))
-        return report_of("inspect", path, loaded, collection, weights=weights)
+        warnings = zero_point_warnings(collection.weights)
+        return report_of("inspect", path, loaded, collection, weights=weights, warnings=warnings)
 
     return run_on_file(model, job)
 
@@ -79,25 +81,65 @@ def finetune(
     data: DataSource,
     output: PathLike | None = None,
     recipe: Recipe | None = None,
-    **options: Any,
+    *,
+    plan: PathLike | None = None,
+    held_out: DataSource | None = None,
+    validation: DataSource | None = None,
+    teacher: ModelSource | None = None,
+    checkpoint: PathLike | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Train a model's own weights, pruning them on the way, and write the same graph with them.
 
-    Arguments and errors are those of :func:`onnxprune.finetune.run.finetune`, which needs torch.
+    Args:
+        model: path of an ONNX file, or a model in memory, which is not changed.
+        data: samples; labels where there are some, else the dense model is the teacher.
+        output: path to write; with None the model made is in the report's ``output``.
+        recipe: all settings; ``target`` must be a compression rate, without which zeros stay and the
+            others recover.
+        plan: JSON file with sparsity by weight or node, in place of a target.
+        held_out: data to report on; a share of ``data`` when None.
+        validation: data that choose the epoch; a share of ``data`` when None.
+        teacher: the dense model to learn from, by path or in memory; the model as it comes in when
+            None, unless that is pruned already and there are labels.
+        checkpoint: file for checkpoints; beside ``output`` when None.
+        resume: go on from the checkpoint.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        threads: of torch and onnxruntime.
+        progress: called with a phase's name, its steps done, and the steps it has.
 
     Raises:
         RecipeError: when torch is not installed.
+        OnnxPruneError: when an argument cannot be used, or training diverges.
     """
     if importlib.util.find_spec("torch") is None:
         msg = "fine-tuning needs torch; install it with `pip install onnxprune[torch]`"
         raise RecipeError(msg)
     from onnxprune.finetune import run
 
-    return run_on_files(
-        model,
-        output,
-        lambda source, target: run.finetune(source, data, target, recipe, **options),
-    )
+    def job(source: Path, target: Path) -> Report:
+        with contextlib.ExitStack() as stack:
+            dense = None if teacher is None else stack.enter_context(model_file(teacher))
+            return run.finetune(
+                source,
+                data,
+                target,
+                recipe,
+                plan=plan,
+                held_out=held_out,
+                validation=validation,
+                teacher=dense,
+                checkpoint=checkpoint,
+                resume=resume,
+                device=device,
+                threads=threads,
+                progress=progress,
+            )
+
+    return run_on_files(model, output, job)
 
 
 def pack(

@@ -15,7 +15,7 @@ from passes.calibration import calibrate
 from passes.outputs import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import onnx_ir as ir
 
@@ -49,10 +49,11 @@ class Calibration:
     threads: int | None
     seed: int
 
-    def runner(self, model: bytes, feeds: Sequence[Feeds]) -> list[Feeds]:
-        """Outputs by name of a model for each feed."""
+    def runner(self, model: bytes, feeds: Iterable[Feeds]) -> Iterator[Feeds]:
+        """Outputs by name of a model for each feed, one after the other."""
         session = Session(model, threads=self.threads)
-        return [dict(zip(session.outputs, session.run(feed), strict=True)) for feed in feeds]
+        for feed in feeds:
+            yield dict(zip(session.outputs, session.run(feed), strict=True))
 
     def moments(self, layers: Sequence[Layer]) -> dict[str, Moments]:
         """Moments of the layers' inputs in the dense model, by weight name.

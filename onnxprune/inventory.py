@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hwmodel.entropy import entropy_bound_bits
 from onnxprune.report import Report, SkippedReport, Totals, WeightReport, describe_model
 
@@ -29,6 +31,22 @@ def weight_reports(
         else _weight_report(w)
         for w in weights
     )
+
+
+def zero_point_warnings(weights: Sequence[Weight]) -> tuple[str, ...]:
+    """What to know of integer weights whose zero is another number than 0."""
+    shifted = [w for w in weights if w.quantization is not None and np.any(w.zero_point != 0)]
+    if not shifted:
+        return ()
+    elements = sum(weight.elements for weight in shifted)
+    zeros = sum(weight.elements - weight.nonzeros() for weight in shifted) / elements
+    plain = sum(int(np.count_nonzero(weight.array() == 0)) for weight in shifted) / elements
+    sentence = (
+        f"{len(shifted)} integer weights have their zero at another number than 0, as QUInt8 has it: {zeros:.2%} "
+        f"of them stand for zero, but {plain:.2%} are zero bytes, which is all that other tools look for; "
+        "quantize weights with QInt8, which is symmetric"
+    )
+    return (sentence,)
 
 
 def skipped_reports(collection: Collection) -> tuple[SkippedReport, ...]:

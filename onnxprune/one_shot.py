@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from onnxprune.allocate import Allocator
 from onnxprune.data import load_data, random_data
 from onnxprune.errors import DataError, OnnxPruneError, RecipeError
 from onnxprune.evaluate import prepare
 from onnxprune.model_io import model_bytes
 from onnxprune.progress import Progress, silent
+from onnxprune.reach import reach
 from onnxprune.rules import share_left
 from onnxprune.runtime import Session
-from passes.allocation import cheapest, erk, global_threshold, owl, uniform
-from passes.calibration import calibrate
-from passes.curves import error_curve, losses_of, magnitude_curve
-from passes.layers import find_layers
-from passes.masks import keep_count
+from passes.courses import Courses
 from passes.methods import METHODS, SECOND_ORDER, Method
-from passes.outputs import OutputError
 from passes.patterns import NM, parse_pattern
 from passes.reconstruction import DAMPING
-from passes.saliency import lamp, magnitude, wanda
-from passes.sequential import Options, prune_sequentially
+from passes.saliency import magnitude
+from passes.sequential import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from onnxprune.costs import Costs
     from onnxprune.data import Dataset, DataSource, Feeds
     from onnxprune.rules import Ruled
-    from passes.layers import Layer
-    from passes.moments import Moments
     from passes.patterns import Pattern
-    from passes.stream import Runner
+    from passes.sequential import Reconstruction
     from passes.weights import Weight
 
 
 Allocation = Literal["uniform", "global", "erk", "lamp", "owl", "loss"]
+Reconstruct = Literal["layers", "blocks"]
+RECONSTRUCTIONS: tuple[Reconstruct, ...] = get_args(Reconstruct)
 ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
+
+NEEDS_TORCH = (
+    "reconstruction by blocks needs torch; install it with `pip install onnxprune[torch]`, or leave "
+    "--reconstruct at layers"
+)
 
 RANDOM = "random"
 RANDOM_SAMPLES = 64
@@ -50,8 +54,6 @@ RANDOM_SAMPLES = 64
 MAX_SAMPLES = 1024
 """More calibration samples than these cost memory and time and no longer change the result."""
 
-CURVE_POSITIONS = 8192
-PROBE_SAMPLES = 128
 BATCH = 64
 
 
@@ -66,6 +68,8 @@ class OneShot:
         pattern: as :func:`passes.patterns.parse_pattern` reads it.
         damping: of the Hessian, as a share of its mean diagonal.
         sequential, bias_correction, batch_norm: see :class:`passes.sequential.Options`.
+        reconstruct: ``layers`` leaves each layer as it was solved; ``blocks`` then trains blocks of
+            layers towards the dense model's values, which needs torch.
         seed: of all randomness.
     """
 
@@ -76,6 +80,7 @@ class OneShot:
     sequential: bool = True
     bias_correction: bool = True
     batch_norm: bool = True
+    reconstruct: Reconstruct = "layers"
     seed: int = 0
 
     @property
@@ -86,13 +91,14 @@ class OneShot:
     @property
     def needs_data(self) -> bool:
         """Whether the method or the allocation looks at activations."""
-        return self.method != "magnitude" or self.chosen_allocation in {"owl", "loss"}
+        looks = self.chosen_allocation in {"owl", "loss"} or self.reconstruct == "blocks"
+        return self.method != "magnitude" or looks
 
     @property
     def streams(self) -> bool:
         """Whether weights can be pruned one after the other, in blocks, without data."""
         plain = self.method == "magnitude" and self.pattern == "unstructured"
-        return plain and self.chosen_allocation in {"uniform", "global"}
+        return plain and not self.needs_data and self.chosen_allocation in {"uniform", "global"}
 
     def checked_pattern(self) -> Pattern:
         """The pattern, after checking every option.
@@ -105,6 +111,9 @@ class OneShot:
             raise RecipeError(msg)
         if self.allocation is not None and self.allocation not in ALLOCATIONS:
             msg = f"allocation '{self.allocation}' is not known; choose one of {', '.join(ALLOCATIONS)}"
+            raise RecipeError(msg)
+        if self.reconstruct not in RECONSTRUCTIONS:
+            msg = f"reconstruction '{self.reconstruct}' is not known; choose one of {', '.join(RECONSTRUCTIONS)}"
             raise RecipeError(msg)
         if not 0 <= self.damping <= 10:
             msg = f"damping must lie between 0 and 10 (0.01 is usual), found {self.damping}"
@@ -123,11 +132,13 @@ class Pruned:
         constants: new arrays by initializer name.
         methods: what was taken, by step or weight.
         warnings: sentences for the report.
+        reached: bytes or cycles, measured, where those were the target.
     """
 
     constants: Mapping[str, NDArray[Any]]
     methods: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    reached: float | None = None
 
 
 def prune_one_shot(
@@ -137,11 +148,12 @@ def prune_one_shot(
     *,
     sparsity: float | None = None,
     keep: Mapping[str, int] | None = None,
+    costs: Costs | None = None,
     data: DataSource | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Pruned:
-    """Prune weights to a total sparsity, or to given counts; the model itself is not changed.
+    """Prune weights to a total sparsity, to given counts, or to bytes or cycles; the model stays as it is.
 
     Args:
         model: dense.
@@ -150,6 +162,9 @@ def prune_one_shot(
         sparsity: over all weights, 0 to 1; without it, weights that neither a rule nor an N:M
             pattern says something of stay as they are.
         keep: weights to keep, by name, instead of ``sparsity``.
+        costs: a target in bytes or cycles, instead of either. What is estimated weight by weight is
+            measured on the whole, and the budget corrected until what was made is at most the target:
+            a hundredth below it where that takes up to four attempts.
         data: calibration samples, labels not needed; ``"random"`` for seeded random inputs.
         threads: of onnxruntime.
         progress: called with a step's name, how much of it is done, and how much there is.
@@ -158,7 +173,9 @@ def prune_one_shot(
         RecipeError, DataError, ModelError: when an option, the data or the model cannot be used.
     """
     job = _Job(model, ruled, options, data, threads, progress or silent)
-    return job.run(sparsity, keep)
+    if costs is not None:
+        return job.within(costs)
+    return job.run(keep if keep is not None else job.counts(sparsity), planned=keep is not None)
 
 
 class _Job:
@@ -176,38 +193,53 @@ class _Job:
         self.model, self.ruled, self.options, self.progress = model, ruled, options, progress
         self.weights = ruled.collection.weights
         self.pattern = options.checked_pattern()
-        self.layers = {layer.name: layer for layer in find_layers(model.graph, self.weights)}
         self.threads = threads
         self.warnings: list[str] = []
         self.feeds: list[Feeds] = self._feeds(data) if data is not None else []
         if options.needs_data and not self.feeds:
-            asks = (
-                f"method {options.method}"
-                if options.method != "magnitude"
-                else f"allocation {options.chosen_allocation}"
-            )
+            asks = f"allocation {options.chosen_allocation}"
+            if options.method != "magnitude":
+                asks = f"method {options.method}"
+            elif options.reconstruct == "blocks":
+                asks = "reconstruction by blocks"
             msg = (
                 f"{asks} needs calibration data: give --data FILE (or --data random to try it out)"
             )
             raise RecipeError(msg)
+        self.courses = self._courses() if self.feeds else None
 
-    def run(self, sparsity: float | None, keep: Mapping[str, int] | None) -> Pruned:
-        counts = dict(keep) if keep is not None else self._allocate(sparsity)
-        rest = [
-            w
-            for w in self.weights
-            if w.name in counts and not (self.feeds and w.name in self.layers)
-        ]
+    def _courses(self) -> Courses:
+        try:
+            patterns = self.ruled.patterns
+            return Courses(
+                self.model,
+                self.weights,
+                self.feeds,
+                self._runner,
+                lambda name: patterns[name].row_tile,
+            )
+        except ValueError as error:
+            raise _as_data_error(error) from error
+
+    def within(self, costs: Costs) -> Pruned:
+        """Prune until the measured total is at most the target, and near it."""
+        allocator = self._allocator(costs)
+        try:
+            return reach(costs, self.weights, allocator.within, self.run)
+        except ValueError as error:
+            raise _as_data_error(error) from error
+
+    def run(self, counts: Mapping[str, int], *, planned: bool = False) -> Pruned:
+        """Prune each weight to its count."""
+        watched = {} if self.courses is None else self.courses.layers
+        rest = [w for w in self.weights if w.name in counts and w.name not in watched]
         constants = {w.name: self._by_magnitude(w, counts[w.name]) for w in rest}
         methods = {w.name: "magnitude" for w in rest}
-        if self.options.method != "magnitude" and rest:
-            names = ", ".join(f"'{w.name}'" for w in rest[:3]) + (
-                " and others" if len(rest) > 3 else ""
-            )
-            self.warnings.append(
-                f"{names} were pruned by magnitude: what they multiply cannot be watched"
-            )
-        if self.feeds:
+        if self.options.method != "magnitude" and self.courses is not None:
+            reasons = self.courses.reasons
+            methods = {name: f"magnitude: {reasons[name]}" for name in methods}
+            self.warnings += _by_reason({w.name: reasons[w.name] for w in rest})
+        if self.courses is not None:
             options = Options(
                 method=self.options.method,
                 pattern=self.pattern,
@@ -219,25 +251,48 @@ class _Job:
                 seed=self.options.seed,
             )
             try:
-                made = prune_sequentially(
-                    self.model,
-                    self.weights,
+                made = self.courses.prune(
                     counts,
-                    self.feeds,
-                    self._runner,
                     options,
-                    given=constants,
-                    progress=lambda done, total: self.progress("reconstruct", done, total),
+                    constants,
+                    lambda done, total: self.progress("reconstruct", done, total),
                 )
             except ValueError as error:
                 raise _as_data_error(error) from error
             constants, methods = made.constants, methods | made.methods
-        steps = {"allocation": "plan" if keep is not None else self.options.chosen_allocation}
+            if self.options.reconstruct == "blocks" and made.masks:
+                constants, more = self._by_blocks(made)
+                methods |= more
+        steps = {"allocation": "plan" if planned else self.options.chosen_allocation}
         return Pruned(
             constants,
             {"saliency": self.options.method, "pattern": self.pattern.name} | steps | methods,
-            tuple(self.warnings),
+            tuple(dict.fromkeys(self.warnings)),
         )
+
+    def _by_blocks(self, made: Reconstruction) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        """What training block by block makes of constants, and of each block in words."""
+        if importlib.util.find_spec("torch") is None:
+            raise RecipeError(NEEDS_TORCH)
+        from onnxprune.finetune.blockwise import BlockTraining, reconstruct_blocks
+
+        constants, results = dict(made.constants), []
+        for course in self.courses or ():
+            constants, more = reconstruct_blocks(
+                course.model,
+                [layer for layer in course.layers if layer.name in made.masks],
+                made.masks,
+                constants,
+                course.batches,
+                self._runner,
+                BlockTraining(seed=self.options.seed),
+                threads=self.threads,
+                progress=lambda done, total: self.progress("blocks", done, total),
+            )
+            results += more
+        return constants, {
+            f"block {number}": result.words for number, result in enumerate(results, start=1)
+        }
 
     def _feeds(self, data: DataSource) -> list[Feeds]:
         session = Session(model_bytes(self.model), threads=self.threads)
@@ -250,35 +305,27 @@ class _Job:
             samples = _limited(load_data(data, session.inputs), self.options.seed)
         return list(prepare(session, samples, BATCH).feeds)
 
-    def _runner(self, model: bytes, feeds: Sequence[Feeds]) -> list[Feeds]:
+    def _runner(self, model: bytes, feeds: Iterable[Feeds]) -> Iterator[Feeds]:
         session = Session(model, threads=self.threads)
-        return [dict(zip(session.outputs, session.run(feed), strict=True)) for feed in feeds]
+        for feed in feeds:
+            yield dict(zip(session.outputs, session.run(feed), strict=True))
 
     def _by_magnitude(self, weight: Weight, keep: int) -> NDArray[Any]:
         pattern = self.ruled.patterns[weight.name]
         return weight.masked(pattern.mask(magnitude(weight.matrices()), keep))
 
-    def _allocate(self, sparsity: float | None) -> dict[str, int]:
+    def counts(self, sparsity: float | None) -> dict[str, int]:
+        """Weights to keep at a total sparsity, or as rules and patterns say."""
         fixed = dict(self.ruled.keep)
         if sparsity is None:
             return fixed | self._told_by_patterns()
         share = share_left(self.ruled, sparsity)
-        return fixed | self._share_out(self.ruled.free, share) if self.ruled.free else fixed
-
-    def _share_out(self, weights: Sequence[Weight], sparsity: float) -> dict[str, int]:
-        """What each of some weights keeps when all together come to a sparsity."""
-        elements = {weight.name: weight.elements for weight in weights}
-        kind = self.options.chosen_allocation
-        if kind == "loss":
-            return self._by_loss(weights, sparsity)
-        if kind == "uniform":
-            return uniform(elements, sparsity)
-        if kind == "erk":
-            return erk({weight.name: weight.fans for weight in weights}, sparsity)
-        if kind == "owl":
-            return owl(elements, self._wanda(weights), sparsity)
-        score = lamp if kind == "lamp" else magnitude
-        return global_threshold({w.name: score(w.matrices()) for w in weights}, sparsity)
+        if not self.ruled.free:
+            return fixed
+        try:
+            return fixed | self._allocator(None).share(share)
+        except ValueError as error:
+            raise _as_data_error(error) from error
 
     def _told_by_patterns(self) -> dict[str, int]:
         """Without a total: all elements of weights whose pattern itself says how many of them stay."""
@@ -289,63 +336,33 @@ class _Job:
         }
         if not told and not self.ruled.keep:
             msg = (
-                "give either a sparsity (--sparsity), a plan (--plan), an N:M pattern (--pattern 2:4) or "
-                "rules with either (--recipe)"
+                "give a sparsity (--sparsity), a target (--target), a plan (--plan), an N:M pattern "
+                "(--pattern 2:4) or rules with either (--recipe)"
             )
             raise RecipeError(msg)
         return told
 
-    def _moments(self) -> dict[str, Moments]:
-        try:
-            return calibrate(
-                self.model,
-                list(self.layers.values()),
-                self.feeds,
-                self._runner,
-                positions=CURVE_POSITIONS,
-                seed=self.options.seed,
-            )
-        except ValueError as error:
-            raise _as_data_error(error) from error
-
-    def _wanda(self, weights: Sequence[Weight]) -> dict[str, NDArray[Any]]:
-        known = self._moments()
-        return {
-            w.name: wanda(w.matrices(), known[w.name].gram)
-            if w.name in known
-            else magnitude(w.matrices())
-            for w in weights
-        }
-
-    def _by_loss(self, weights: Sequence[Weight], sparsity: float) -> dict[str, int]:
-        known, curves = self._moments(), {}
-        for number, weight in enumerate(weights):
-            pattern = self.ruled.patterns[weight.name]
-            layer: Layer | None = self.layers.get(weight.name)
-            curves[weight.name] = (
-                magnitude_curve(weight, pattern)
-                if layer is None
-                else error_curve(
-                    layer,
-                    known[weight.name],
-                    pattern,
-                    method="obs" if self.options.method in SECOND_ORDER else self.options.method,
-                    damping=self.options.damping,
-                )
-            )
-            self.progress("error curves", number + 1, len(weights))
-        runner: Runner = self._runner
-        error = OutputError(self.model, _first(self.feeds, PROBE_SAMPLES), runner)
-        losses = losses_of(
-            curves, error, lambda done, total: self.progress("sensitivity", done, total)
+    def _allocator(self, costs: Costs | None) -> Allocator:
+        return Allocator(
+            self.ruled,
+            self.courses,
+            self.options,
+            self.progress,
+            costs,
         )
-        total = keep_count(sum(weight.elements for weight in weights), sparsity)
-        least = sum(int(curve.keeps[-1]) for curve in curves.values())
-        if total < least:
-            # Sparser than the last measured level everywhere: share that level's counts.
-            share = {name: int(curve.keeps[-1]) for name, curve in curves.items()}
-            return uniform(share, 1 - total / max(1, sum(share.values())))
-        return cheapest({name: curve.keeps for name, curve in curves.items()}, losses, total)
+
+
+def _by_reason(reasons: Mapping[str, str]) -> list[str]:
+    """A sentence for each reason why weights were pruned by magnitude."""
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(f"'{name}'")
+    sentences = []
+    for reason, names in found.items():
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+        was = "were" if len(names) > 1 else "was"
+        sentences.append(f"{listed} {was} pruned by magnitude: {reason}")
+    return sentences
 
 
 def _limited(samples: Dataset, seed: int) -> Dataset:
@@ -353,12 +370,6 @@ def _limited(samples: Dataset, seed: int) -> Dataset:
         return samples
     picked = np.random.default_rng(seed).choice(len(samples), MAX_SAMPLES, replace=False)
     return samples.take(np.sort(picked))
-
-
-def _first(feeds: Sequence[Feeds], samples: int) -> list[Feeds]:
-    """The first feeds that hold about so many samples."""
-    size = max(1, len(next(iter(feeds[0].values()))) if next(iter(feeds[0].values())).ndim else 1)
-    return list(feeds[: max(1, samples // size)])
 
 
 def _as_data_error(error: ValueError) -> OnnxPruneError:

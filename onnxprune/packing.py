@@ -12,7 +12,7 @@ from onnx import version_converter
 from onnxprune.data import load_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
-from onnxprune.inventory import totals_of, weight_reports
+from onnxprune.inventory import totals_of, weight_reports, zero_point_warnings
 from onnxprune.model_io import data_files, load_model, model_bytes, model_of, save_model
 from onnxprune.report import Report, SkippedReport, describe_model
 from onnxprune.runtime import Session
@@ -110,8 +110,9 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
         model = convert_opset(model, options.opset, source)
     lossy = parse_values(options.values).lossy
     original = model_bytes(model) if lossy else b""  # a model to compare with, where values change
-    weights = weight_reports(collect_weights(model).weights)
-    over = [w.name for w in collect_weights(model).weights if exceeds(w.tensor, FOLD_LIMIT_BYTES)]
+    collected = collect_weights(model).weights
+    weights, shifted = weight_reports(collected), zero_point_warnings(collected)
+    over = [w.name for w in collected if exceeds(w.tensor, FOLD_LIMIT_BYTES)]
     reasons = _run(step, model)
     over = [name for name in over if name not in reasons]
     packed = bool(packed_names(model))
@@ -124,7 +125,11 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
         skipped=tuple(SkippedReport(name, reason) for name, reason in reasons.items()),
         totals=totals_of(weights, packed_bytes=written),
         methods={"values": options.values, "positions": options.positions},
-        warnings=(*_warnings(options, reasons, packed, check, lossy=lossy), *_beyond_folding(over)),
+        warnings=(
+            *_warnings(options, reasons, packed, check, lossy=lossy),
+            *_beyond_folding(over),
+            *shifted,
+        ),
     )
     if not lossy:
         return report

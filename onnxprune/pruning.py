@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.blas import blas_threads
+from onnxprune.costs import Costs
 from onnxprune.errors import RecipeError
 from onnxprune.files import check_parent
 from onnxprune.in_memory import ModelSource, run_on_files
-from onnxprune.inventory import report_of, weight_reports
+from onnxprune.inventory import report_of, totals_of, weight_reports, zero_point_warnings
 from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot, prune_one_shot
 from onnxprune.packing import run_pass
 from onnxprune.plan import Plan, load_plan
 from onnxprune.progress import silent
-from onnxprune.recipe import Recipe
+from onnxprune.recipe import Recipe, parse_target
+from onnxprune.report import TargetReport
 from onnxprune.rules import apply_rules, share_left
+from onnxprune.target_hardware import target_hardware
 from passes.allocation import uniform
 from passes.assign import AssignConstantsPass
 from passes.magnitude import PruneByMagnitudePass, global_keep
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from onnxprune.data import DataSource
     from onnxprune.one_shot import Allocation
     from onnxprune.progress import Progress
+    from onnxprune.recipe import Target
     from onnxprune.report import Report
     from onnxprune.rules import Ruled
     from passes.methods import Method
@@ -45,6 +50,7 @@ def prune(
     output: PathLike | None = None,
     *,
     sparsity: float | None = None,
+    target: str | None = None,
     plan: PathLike | None = None,
     data: DataSource | None = None,
     method: Method | None = None,
@@ -65,6 +71,8 @@ def prune(
         output: path to write; with None the model made is in the report's ``output``.
         sparsity: share of all prunable weights to set to zero, 0 to 1, those that rules fix among
             them; an N:M pattern needs none, nor do rules that say it of single weights.
+        target: instead of ``sparsity``: ``10x`` (compression rate), ``200kB`` (packed file), ``200kB:blob``
+            or ``500000cycles``; the report says what was reached.
         plan: JSON file with sparsity by weight or node name, instead of ``sparsity``; it goes before
             the sparsities of rules, whose patterns and exclusions hold.
         data: calibration samples (see :mod:`onnxprune.data`), all of which are used up to 1,024;
@@ -74,7 +82,8 @@ def prune(
             when None.
         pattern: the shape of masks; ``unstructured`` when None.
         options: these three and the rest (damping, seed, ...) as one object.
-        recipe: its ``seed``, ``prune`` and ``rules`` are taken; what is given beside it goes before.
+        recipe: its ``seed``, ``rules`` and what its ``prune`` section says are taken, and for a target the
+            encoding of the blob and the memory that cycles are of; what is given beside it goes before.
         nodes_to_exclude: nodes or weights to leave dense, besides those of the recipe.
         op_types_to_prune: prune only weights that these operators read.
         embeddings: prune embeddings too.
@@ -85,7 +94,7 @@ def prune(
         ModelError, RecipeError, DataError, OutputError: when one of the arguments cannot be used.
     """
     settings = (recipe or Recipe()).with_selection(nodes_to_exclude, op_types_to_prune)
-    chosen = options or OneShot(pattern=settings.prune.pattern, seed=settings.seed)
+    chosen = options or options_of(settings)
     chosen = replace(
         chosen,
         method=method or chosen.method,
@@ -94,39 +103,81 @@ def prune(
     )
     chosen.checked_pattern()
     settings = settings.with_pattern(chosen.pattern)
-    if sparsity is not None and plan is not None:
-        msg = "give either a sparsity (--sparsity) or a plan (--plan), not both"
+    if sum(ask is not None for ask in (sparsity, target, plan)) > 1:
+        msg = "give one of a sparsity (--sparsity), a target (--target) and a plan (--plan)"
         raise RecipeError(msg)
+    goal = None if target is None else parse_target(target)
 
     tell = progress or silent
 
-    def job(source: Path, target: Path) -> Report:
-        check_parent(target)
+    def job(source: Path, path: Path) -> Report:
+        check_parent(path)
+        costs = _costs(goal, source, settings)
         loaded = load_model(source)
         ruled = apply_rules(collect_weights(loaded, embeddings=embeddings), settings)
         collection = ruled.collection
-        if chosen.streams and data is None and not ruled.structured:
-            parts = _prune_by_magnitude(loaded, ruled, sparsity, plan, chosen, tell)
+        share = sparsity if goal is None else _sparsity_of(goal, collection)
+        reached = None
+        if chosen.streams and data is None and costs is None and not ruled.structured:
+            parts = _prune_by_magnitude(loaded, ruled, share, plan, chosen, tell)
         else:
             with blas_threads(threads):
                 pruned = prune_one_shot(
                     loaded,
                     ruled,
                     chosen,
-                    sparsity=sparsity,
+                    sparsity=share,
                     keep=None if plan is None else load_plan(Path(plan), collection.weights).keep,
+                    costs=costs,
                     data=data,
                     threads=threads,
                     progress=progress,
                 )
             run_pass(AssignConstantsPass(pruned.constants), loaded)
             parts = {"methods": pruned.methods, "warnings": pruned.warnings}
-        save_model(loaded, target, progress=partial(tell, "write"))
+            reached = pruned.reached
+        parts["warnings"] = (*parts["warnings"], *zero_point_warnings(collection.weights))
+        save_model(loaded, path, progress=partial(tell, "write"))
         weights = weight_reports(collection.weights, ruled.patterns)
+        if goal is not None:
+            totals = totals_of(weights)
+            reached = totals.compression_rate if reached is None else reached
+            parts["target"] = TargetReport(goal.text, goal.unit, reached, goal.met(reached))
+        if costs is not None and costs.target.unit == "cycles":
+            parts["memory"] = costs.hardware.space.memories[0].describe()
         seed = chosen.seed if chosen.needs_data else None
         return report_of("prune", source, loaded, collection, seed=seed, weights=weights, **parts)
 
     return run_on_files(model, output, job)
+
+
+def _costs(goal: Target | None, source: Path, settings: Recipe) -> Costs | None:
+    if goal is None or goal.unit == "elements":
+        return None
+    return Costs(goal, source, target_hardware(settings))
+
+
+def _sparsity_of(goal: Target, collection: Collection) -> float | None:
+    """The total sparsity that a compression rate asks for; None where bytes or cycles do."""
+    if goal.unit != "elements":
+        return None
+    if goal.limit < 1:
+        msg = f"a compression rate is at least 1, found '{goal.text}'"
+        raise RecipeError(msg)
+    elements = max(1, collection.elements)
+    return 1 - math.floor(elements / goal.limit) / elements
+
+
+def options_of(recipe: Recipe) -> OneShot:
+    """What a recipe says of pruning in one shot: by magnitude, unless it names a method itself."""
+    section = recipe.prune
+    named = "method" in section.model_fields_set
+    return OneShot(
+        method=section.method if named else "magnitude",
+        pattern=section.pattern,
+        damping=section.damping,
+        seed=recipe.seed,
+    )
 
 
 def _prune_by_magnitude(

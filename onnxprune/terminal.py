@@ -188,7 +188,7 @@ def _weights_table(report: Report) -> Table:
     encoded = any(weight.encoding for weight in weights)
     fetched = any(weight.fetch_cycles is not None for weight in weights)
     named = report.command == "inspect"  # rules and --nodes-to-exclude want names of nodes
-    patterns = len({weight.pattern for weight in weights}) > 1
+    patterns = bool({weight.pattern for weight in weights} - {None, "unstructured"})
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("weight", overflow="fold")
     table.add_column("read by")

@@ -6,7 +6,6 @@ name. The counts add up exactly to ``keep_count(total elements, sparsity)``.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,12 @@ if TYPE_CHECKING:
 
 OWL_FACTOR = 5.0
 OWL_SPREAD = 0.08
+
+BUCKETS = 10_000
+"""Into which a budget is cut for dynamic programming, as SPDY has it."""
+
+SLACK = 1e-9
+TINY = 1e-300
 
 
 def uniform(elements: Mapping[str, int], sparsity: float) -> dict[str, int]:
@@ -86,55 +91,123 @@ def owl(
     return _rounded(elements, dict(zip(scores, density.tolist(), strict=True)), sparsity)
 
 
-def cheapest(
-    levels: Mapping[str, NDArray[np.int64]],
-    losses: Mapping[str, NDArray[np.float64]],
-    total: int,
+def least_loss(
+    costs: Mapping[str, NDArray[Any]],
+    losses: Mapping[str, NDArray[Any]],
+    budget: float,
+    buckets: int = BUCKETS,
 ) -> dict[str, int]:
-    """Counts that minimise the sum of losses at a total number of weights kept.
+    """The level of each tensor that makes the sum of losses least at a total cost within a budget.
 
-    By Lagrange multiplier over the convex hull of each curve, which dynamic programming would find
-    too but for the last level; what is left of the total goes where it helps most, linearly between
-    levels.
+    Dynamic programming over a budget in buckets (Frantar and Alistarh 2022, "SPDY"). What each level
+    costs above the cheapest one is rounded up to whole buckets, so that the budget always holds;
+    what rounding left over is spent where it helps most. With whole numbers and a budget of up to
+    ``buckets`` above the least cost a bucket is 1, and the result is exact. Neither curve need be
+    convex or monotone.
 
     Args:
-        levels: by name, weights kept at each level, falling.
-        losses: by name, the loss at each level.
-        total: weights to keep over all tensors; at least the sum of the lowest levels.
+        costs: by name, what each level costs, any finite numbers.
+        losses: by name, the loss at each level; of the same length.
+        budget: the most that all tensors together may cost.
+        buckets: into which the budget above the least cost is cut.
+
+    Returns:
+        Index of the level by name.
+
+    Raises:
+        ValueError: when the cheapest levels together cost more than the budget.
     """
-    hulls = {name: _hull(levels[name], losses[name]) for name in levels}
-    keep = {name: int(points[0][0]) for name, points in hulls.items()}
-    steps = sorted(
-        (
-            ((before[1] - after[1]) / (after[0] - before[0]), name, int(after[0] - before[0]))
-            for name, points in hulls.items()
-            for before, after in itertools.pairwise(points)
-        ),
-        key=lambda step: (-step[0], step[1]),
-    )
-    left = total - sum(keep.values())
-    for _, name, more in steps:
-        taken = min(more, left)
-        keep[name] += taken
-        left -= taken
-    return keep
+    floor = sum(float(np.min(cost)) for cost in costs.values())
+    room = min(budget, sum(float(np.max(cost)) for cost in costs.values())) - floor
+    if room < 0:
+        msg = f"the cheapest levels together cost {floor:g}, more than the budget of {budget:g}"
+        raise ValueError(msg)
+    whole = all(np.array_equal(cost, np.round(cost)) for cost in costs.values())
+    unit = 1.0 if whole and room <= buckets else max(room, 1e-300) / buckets
+    size = int(room / unit + SLACK)
+    table = np.zeros(size + 1)
+    choices = []
+    for name, cost in costs.items():
+        steps = np.ceil((cost - np.min(cost)) / unit - SLACK).astype(np.int64)
+        best, choice = np.full(size + 1, np.inf), np.zeros(size + 1, np.int32)
+        for level in _undominated(steps, losses[name]):
+            step = int(steps[level])
+            if step > size:
+                break
+            total = table[: size + 1 - step] + losses[name][level]
+            better = total < best[step:]
+            best[step:][better] = total[better]
+            choice[step:][better] = level
+        table = best
+        choices.append((name, steps, choice))
+    chosen, left = {}, size
+    for name, steps, choice in reversed(choices):
+        chosen[name] = int(choice[left])
+        left -= int(steps[chosen[name]])
+    return _spent({name: chosen[name] for name in costs}, costs, losses, floor + room)
 
 
-def _hull(levels: NDArray[np.int64], losses: NDArray[np.float64]) -> list[tuple[float, float]]:
-    """The lower convex hull of (kept, loss), by rising count; loss never rises along it."""
-    order = np.argsort(levels, kind="stable")
-    hull: list[tuple[float, float]] = []
-    for kept, loss in zip(levels[order].tolist(), losses[order].tolist(), strict=True):
-        if hull and kept == hull[-1][0]:
-            continue
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], (kept, loss)):
-            hull.pop()
-        hull.append((kept, loss))
-    return hull
+def by_loss(
+    keeps: Mapping[str, NDArray[np.int64]], losses: Mapping[str, NDArray[Any]], total: int
+) -> dict[str, int]:
+    """Counts that make the sum of losses least at a total number of weights kept.
+
+    :func:`least_loss` picks levels; what is left of the total goes where it helps most, linearly
+    between levels. Where even the lowest levels keep more than the total, each keeps the same share of
+    its lowest level.
+
+    Args:
+        keeps: by name, weights kept at each level, falling.
+        losses: by name, the loss at each level.
+        total: weights to keep over all tensors, at most the sum of the first levels.
+    """
+    least = {name: int(levels[-1]) for name, levels in keeps.items()}
+    if total < sum(least.values()):
+        return uniform(least, 1 - total / sum(least.values()))
+    chosen = least_loss(keeps, losses, total)
+    counts = {name: int(keeps[name][level]) for name, level in chosen.items()}
+    rates = {}
+    for name, level in chosen.items():
+        if level:
+            gain = losses[name][level] - losses[name][level - 1]
+            rates[name] = float(gain / (keeps[name][level - 1] - keeps[name][level]))
+    left = total - sum(counts.values())
+    for name in sorted(rates, key=lambda n: (-rates[n], n)):
+        more = min(left, int(keeps[name][chosen[name] - 1]) - counts[name])
+        counts[name] += more
+        left -= more
+    return _exactly(counts, {name: int(levels[0]) for name, levels in keeps.items()}, total)
 
 
-def _slope(first: tuple[float, float], second: tuple[float, float]) -> float:
-    return (second[1] - first[1]) / (second[0] - first[0])
+def _undominated(steps: NDArray[np.int64], losses: NDArray[Any]) -> list[int]:
+    """Levels by rising cost, without those that cost more than another and lose no less."""
+    order = np.lexsort((losses, steps))
+    before = np.minimum.accumulate(np.r_[np.inf, losses[order][:-1]])
+    return [int(level) for level in order[losses[order] < before]]
+
+
+def _spent(
+    chosen: dict[str, int],
+    costs: Mapping[str, NDArray[Any]],
+    losses: Mapping[str, NDArray[Any]],
+    budget: float,
+) -> dict[str, int]:
+    """``chosen`` with what is left of the budget spent: each time the best loss for its cost."""
+    left = budget - sum(float(costs[name][level]) for name, level in chosen.items())
+    while True:
+        best = (0.0, "", 0)
+        for name, level in chosen.items():
+            gain = losses[name][level] - losses[name]
+            more = costs[name] - costs[name][level]
+            rates = np.where((gain > 0) & (more <= left), gain / np.maximum(more, TINY), 0.0)
+            better = int(np.argmax(rates))
+            if rates[better] > best[0]:
+                best = (float(rates[better]), name, better)
+        if not best[1]:
+            return chosen
+        _, name, better = best
+        left -= float(costs[name][better] - costs[name][chosen[name]])
+        chosen[name] = better
 
 
 def _rounded(

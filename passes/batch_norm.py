@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable
 
     import onnx_ir as ir
     from numpy.typing import NDArray
+
+    from passes.values import Values
 
 TINY = 1e-12
 
@@ -25,7 +27,7 @@ TINY = 1e-12
 class BatchNorm:
     """A BatchNormalization node whose mean and variance are constants of its own."""
 
-    activation: str
+    activation: ir.Value
     mean: ir.Value
     variance: ir.Value
 
@@ -40,43 +42,55 @@ def find_batch_norms(graph: ir.Graph) -> dict[ir.Node, BatchNorm]:
         if data is None or mean is None or variance is None or mean is variance:
             continue
         if all(v.is_initializer() and len(v.uses()) == 1 for v in (mean, variance)):
-            found[node] = BatchNorm(data.name or "", mean, variance)
+            found[node] = BatchNorm(data, mean, variance)
     return found
 
 
-def reestimated(
-    norm: BatchNorm,
-    dense: Sequence[Mapping[str, NDArray[Any]]],
-    pruned: Sequence[Mapping[str, NDArray[Any]]],
-) -> dict[str, NDArray[Any]]:
+def reestimated(norm: BatchNorm, pairs: Iterable[tuple[Values, Values]]) -> dict[str, NDArray[Any]]:
     """New mean and variance by name: the old mean moved, the old variance scaled, as the data were.
 
     Args:
         norm: the node.
-        dense: values of the dense model, by batch and name; channels on the second axis.
-        pruned: values of the pruned model.
+        pairs: for each batch the values of the dense and of the pruned model; channels are on the second
+            axis of what the node reads.
     """
-    (mean, variance), (new_mean, new_variance) = (
-        _statistics([batch[norm.activation] for batch in stream]) for stream in (dense, pruned)
-    )
+    dense, pruned = _Statistics(), _Statistics()
+    for right, ours in pairs:
+        dense.add(right[norm.activation])
+        pruned.add(ours[norm.activation])
     assert norm.mean.const_value is not None
     assert norm.variance.const_value is not None
     old_mean, old_variance = norm.mean.const_value.numpy(), norm.variance.const_value.numpy()
-    ratio = np.where(variance > TINY, new_variance / np.maximum(variance, TINY), 1.0)
+    variance = dense.variance
+    ratio = np.where(variance > TINY, pruned.variance / np.maximum(variance, TINY), 1.0)
     return {
-        norm.mean.name or "": (old_mean + (new_mean - mean)).astype(old_mean.dtype),
+        norm.mean.name or "": (old_mean + (pruned.mean - dense.mean)).astype(old_mean.dtype),
         norm.variance.name or "": (old_variance * ratio).astype(old_variance.dtype),
     }
 
 
-def _statistics(
-    arrays: Sequence[NDArray[Any]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    axes = tuple(axis for axis in range(arrays[0].ndim) if axis != 1)
-    count = sum(array.size // array.shape[1] for array in arrays)
-    mean = sum(array.sum(axis=axes, dtype=np.float64) for array in arrays) / count
-    shape = (1, -1, *(1,) * (arrays[0].ndim - 2))
-    spread = sum(
-        ((array - mean.reshape(shape)) ** 2).sum(axis=axes, dtype=np.float64) for array in arrays
-    )
-    return mean, spread / count
+class _Statistics:
+    """Mean and variance of channels, gathered batch by batch (Chan et al. 1983)."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.mean: NDArray[np.float64] = np.zeros(1)
+        self._spread: NDArray[np.float64] = np.zeros(1)
+
+    def add(self, array: NDArray[Any]) -> None:
+        """Take in a batch."""
+        axes = tuple(axis for axis in range(array.ndim) if axis != 1)
+        shape = (1, -1, *(1,) * (array.ndim - 2))
+        count = array.size // array.shape[1]
+        mean = array.mean(axis=axes, dtype=np.float64)
+        spread = ((array - mean.reshape(shape)) ** 2).sum(axis=axes, dtype=np.float64)
+        total = self._count + count
+        moved = mean - self.mean
+        self._spread = self._spread + spread + moved**2 * (self._count * count / total)
+        self.mean = self.mean + moved * (count / total)
+        self._count = total
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Of each channel."""
+        return self._spread / max(1, self._count)

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from passes.moments import Moments, product
+from passes.operators.constants import stored_tensor
+from passes.schedule import folded_nodes
 from passes.stream import Stretch
+from passes.values import Values, tap_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from passes.layers import Layer
     from passes.stream import Feeds, Runner
@@ -49,20 +53,19 @@ def calibrate(
     """
     result: dict[str, Moments] = {}
     pending = list(layers)
-    taps = len(pending)
+    taps, folded = len(pending), folded_nodes(model.graph)
     while pending:
         watched, sums = pending[:taps], [_Sums(layer) for layer in pending[:taps]]
         rng = np.random.default_rng(seed)
-        names = {layer.activation.name or "" for layer in watched}
-        stretch = Stretch(model, list(model.graph), names)
-        for batch in batches:
-            values = batch | stretch.run(runner, [batch], {})[0]
-            size = sum(values[name].nbytes for name in names)
+        needs = [v for layer in watched for v in layer.needs if stored_tensor(v) is None]
+        stretch = Stretch(model, list(model.graph), {tap_name(value) for value in needs}, folded)
+        for batch, found in zip(batches, stretch.each(runner, batches, {}), strict=True):
+            size = sum(array.nbytes for array in found.values())
             if size > TAP_BYTES and len(watched) > 1:
                 taps = max(1, len(watched) * TAP_BYTES // (2 * size))
                 break
             for item in sums:
-                item.add(values, max(1, -(-positions // len(batches))), rng)
+                item.add(Values(batch | found, {}), max(1, -(-positions // len(batches))), rng)
         else:
             result |= {item.layer.name: item.moments() for item in sums}
             pending = pending[len(watched) :]
@@ -73,18 +76,26 @@ class _Sums:
     """Sums of one layer's reductions over batches."""
 
     def __init__(self, layer: Layer) -> None:
-        groups, _, columns = layer.weight.matrices().shape
+        groups, _, columns = layer.shape
         self.layer = layer
         self._count = 0
         self._gram = np.zeros((groups, columns, columns))
         self._total = np.zeros((groups, columns))
 
-    def add(self, values: Feeds, positions: int, rng: np.random.Generator) -> None:
-        activation = values[self.layer.activation.name or ""]
-        count = self.layer.unfold.positions(activation)
-        index = np.sort(rng.choice(count, min(count, positions), replace=False))
-        reductions = self.layer.unfold.reductions(activation, index)
-        self._count += len(index)
+    def add(self, values: Values, positions: int, rng: np.random.Generator) -> None:
+        """Take in about so many positions of a batch."""
+        sources = self.layer.sources
+        seen = [source.reader.prepare(values) for source in sources]
+        counts = [s.reader.unfold.positions(a) for s, a in zip(sources, seen, strict=True)]
+        share = min(1.0, positions / max(1, sum(counts)))
+        for source, activation, count in zip(sources, seen, counts, strict=True):
+            if count:
+                take = min(count, max(1, round(count * share)))
+                index = np.sort(rng.choice(count, take, replace=False))
+                self._add(source.reductions(activation, index))
+
+    def _add(self, reductions: NDArray[np.float32]) -> None:
+        self._count += reductions.shape[1]
         for group, rows in enumerate(reductions):
             self._gram[group] += product(rows, rows)
             self._total[group] += rows.sum(axis=0, dtype=np.float64)
@@ -96,7 +107,10 @@ class _Sums:
             raise ValueError(msg)
 
     def moments(self) -> Moments:
-        dense = self.layer.weight.matrices().astype(np.float64)
+        if not self._count:
+            msg = f"no batch of the data reaches weight '{self.layer.name}'"
+            raise ValueError(msg)
+        dense = self.layer.matrices()
         mean = self._total / self._count
         return Moments(
             self._count,

@@ -37,7 +37,7 @@ class Level:
 
     Attributes:
         kept: weights that its mask keeps; a pattern may keep fewer than were asked for.
-        weights: float64 ``(groups, rows, columns)``, zero outside the mask.
+        weights: in the layer's view, float64 ``(groups, rows, columns)``, zero outside the mask.
         mask: bool of the same shape; True keeps.
         error: of the layer's outputs over the calibration data as a share of their variance; 0 when
             nothing is pruned, 1 when the layer says nothing but its mean.
@@ -84,18 +84,17 @@ def prune_levels(
     Raises:
         NotPositiveDefinite: when no damping makes the problem solvable.
     """
-    dense = layer.weight.matrices().astype(np.float64)
+    dense = layer.matrices()
     centred = moments.centred()
     problem = quadratic(centred if layer.bias is not None else moments, dense, damping)
-    pruner = Pruner(method, dense, problem, moments.gram, pattern.fitted(layer.unfold.taps), steps)
+    fitted = pattern.fitted(layer.taps)
+    pruner = Pruner(method, dense, problem, moments.gram, fitted, steps, layer.grid)
     scale = max(float(((dense @ centred.gram) * dense).sum()), np.finfo(np.float64).tiny)
     for keep in keeps:
         weights, mask, words = pruner.at(keep)
-        constants = {layer.name: layer.weight.stored(weights)}
-        if layer.bias is not None and layer.bias.const_value is not None:
+        constants = {layer.name: layer.stored(weights)}
+        if layer.bias is not None:
             lost = np.einsum("grc,gc->gr", dense - weights, moments.mean)
-            stored = layer.bias.const_value.numpy()
-            moved = (stored + lost.reshape(stored.shape)).astype(stored.dtype)
-            constants[layer.bias.name or ""] = moved
+            constants[layer.bias.name] = layer.bias.stored(layer.bias.values({}) + lost, {})
         error = problem.error(weights) / scale
         yield Level(int(mask.sum()), weights, mask, error, constants, words)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, final, get_args
 import numpy as np
 
 from passes.admm import STEPS, Admm
+from passes.grid import on_grid
 from passes.obs import Removals
 from passes.reconstruction import least_squares
 from passes.saliency import magnitude, ranked_by_row, wanda
@@ -16,6 +17,7 @@ from passes.sparsegpt import Sweep
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from passes.grid import Grid
     from passes.patterns import Pattern
     from passes.reconstruction import Quadratic
 
@@ -50,6 +52,7 @@ class Pruner:
         gram: sums of x x^T as the data gave them, which ``wanda`` scores with.
         pattern: the shape of the mask, fitted to the weight.
         steps: of ADMM, at most; an error curve needs no final mask.
+        grid: the numbers that a quantised weight can hold; second-order methods then round to it.
     """
 
     def __init__(
@@ -60,10 +63,11 @@ class Pruner:
         gram: NDArray[np.float64],
         pattern: Pattern,
         steps: int = STEPS,
+        grid: Grid | None = None,
     ) -> None:
         self._method = taken(method, dense.shape[2])
         self._dense, self._problem, self._gram = dense, problem, gram
-        self._pattern, self._steps = pattern, steps
+        self._pattern, self._steps, self._grid = pattern, steps, grid
 
     def at(self, keep: int) -> tuple[NDArray[np.float64], NDArray[np.bool_], str]:
         """The weight with at most ``keep`` elements.
@@ -72,6 +76,12 @@ class Pruner:
             Weights and the mask that they keep to, ``(groups, rows, columns)`` both, and what was
             taken in words.
         """
+        found = self._solved(keep)
+        if self._grid is None or self._method not in SECOND_ORDER:
+            return found
+        return self._rounded(self._grid, *found)
+
+    def _solved(self, keep: int) -> tuple[NDArray[np.float64], NDArray[np.bool_], str]:
         dense, problem, pattern, method = self._dense, self._problem, self._pattern, self._method
         if method not in SECOND_ORDER:
             scores = (
@@ -91,6 +101,23 @@ class Pruner:
         if problem.error(np.where(plain, dense, 0.0)) < problem.error(weights):
             return least_squares(problem, plain), plain, f"{method}, outdone by magnitude's mask"
         return weights, mask, method
+
+    def _rounded(
+        self,
+        grid: Grid,
+        weights: NDArray[np.float64],
+        mask: NDArray[np.bool_],
+        words: str,
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], str]:
+        """On the grid, and never worse there than magnitude's mask, whose dense weights are on it."""
+        dense, problem = self._dense, self._problem
+        rounded = on_grid(problem, weights, mask, grid)
+        support = self._pattern.mask(magnitude(dense), int(mask.sum()))
+        plain = np.where(support, dense, 0.0)
+        if problem.error(plain) < problem.error(rounded):
+            label = f"{self._method}, outdone by magnitude's mask, on its grid"
+            return on_grid(problem, plain, support, grid), support, label
+        return rounded, mask, f"{words}, on its grid"
 
     def _support(self, keep: int) -> NDArray[np.bool_]:
         if self._method == "admm":

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 CHUNK = 16384
 """Positions that are multiplied at once in float32; sums of chunks are float64."""
 
+CONSTANT = 1e-6
+"""A variance below this share of the mean square is lost in the rounding of float32."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -33,9 +36,16 @@ class Moments:
     target: NDArray[np.float64]
 
     def centred(self) -> Moments:
-        """The moments about the means: what is left for a weight once its bias is free."""
+        """The moments about the means: what is left for a weight once its bias is free.
+
+        Columns that vary less than float32 can tell (see :data:`CONSTANT`) count as constant.
+        """
         gram = self.gram - self.positions * self.mean[:, :, None] * self.mean[:, None, :]
         cross = self.cross - self.positions * self.mean[:, :, None] * self.target[:, None, :]
+        total, left = (np.einsum("gcc->gc", array) for array in (self.gram, gram))
+        varies = (left > CONSTANT * total).astype(np.float64)
+        gram *= varies[:, :, None] * varies[:, None, :]
+        cross *= varies[:, :, None]
         return Moments(self.positions, gram, cross, self.mean, self.target)
 
     def with_targets(

@@ -71,6 +71,11 @@ class Pattern(abc.ABC):
         """How many rows share one decision."""
         return min(rows, 1)
 
+    @property
+    def row_tile(self) -> int | None:
+        """How many rows of a group, from its first, share one decision; None for all of them."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Unstructured(Pattern):
@@ -177,6 +182,11 @@ class Block(Pattern):
         """The height of a tile."""
         return min(rows, self.rows or rows)
 
+    @property
+    def row_tile(self) -> int | None:
+        """The height of a tile."""
+        return self.rows
+
     def _tiles(
         self, scores: NDArray[Any], cells: NDArray[np.intp]
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -219,8 +229,71 @@ class Channel(Block):
         return replace(self, taps=taps, columns=taps)
 
 
+@dataclass(frozen=True)
+class Balanced(Pattern):
+    """Any weight may go, but lanes that work side by side keep equally many.
+
+    ``lanes`` rows stand together; of each run of ``chunk`` columns, as they lie in memory, all of them
+    keep the same number of weights, another number in another run. So lanes that take a row each
+    finish every run together, and a row-wise encoding needs no counts and no filler.
+    """
+
+    lanes: int = 16
+    chunk: int = 64
+
+    @property
+    def name(self) -> str:
+        """``balanced:16x64`` and so on."""
+        return f"balanced:{self.lanes}x{self.chunk}"
+
+    def cells(self, columns: int) -> NDArray[np.intp]:
+        """Runs of ``chunk``."""
+        return _groups_of(columns, 1, self.chunk)
+
+    def choose(self, scores: NDArray[Any], keep: int, cells: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """The best of each row and run; how many, the rows' next best ones together decide.
+
+        One weight more in each lane of a run is worth the sum of their next best scores, which falls
+        with every step. So taking steps by their mean score while they fit is the best there is.
+        """
+        real = cells >= 0
+        gathered = np.where(real, scores[:, :, cells], -1.0)
+        best = np.argsort(-gathered, axis=3, kind="stable")
+        falling = np.take_along_axis(gathered, best, axis=3)
+        starts, heights = self._lanes(scores.shape[1])
+        steps = np.add.reduceat(falling, starts, axis=1) / heights[:, None, None]
+        steps[np.broadcast_to(np.sort(~real, axis=1), steps.shape)] = -1.0
+        order = np.argsort(-steps, axis=None, kind="stable")
+        cost = np.broadcast_to(heights[:, None, None], steps.shape).ravel()[order]
+        taken = np.zeros(steps.size, np.bool_)
+        taken[order] = (np.cumsum(cost) <= keep) & (steps.ravel()[order] >= 0)
+        counts = np.repeat(taken.reshape(steps.shape).sum(axis=3), heights, axis=1)
+        kept = np.zeros(gathered.shape, np.bool_)
+        np.put_along_axis(kept, best, np.arange(best.shape[3]) < counts[..., None], axis=3)
+        mask = np.zeros(scores.shape, np.bool_)
+        mask[:, :, cells[real]] = kept[:, :, real]
+        return mask
+
+    def obeys(self, mask: NDArray[np.bool_]) -> bool:
+        """In each run the rows that stand together keep equally many."""
+        cells = self.cells(mask.shape[2])
+        counts = (mask[:, :, cells] & (cells >= 0)).sum(axis=3)
+        starts, _ = self._lanes(mask.shape[1])
+        most = np.maximum.reduceat(counts, starts, axis=1)
+        return bool((most == np.minimum.reduceat(counts, starts, axis=1)).all())
+
+    def rows_together(self, rows: int) -> int:
+        """The lanes."""
+        return min(rows, self.lanes)
+
+    def _lanes(self, rows: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """First row of those that stand together, and how many they are."""
+        starts = np.arange(0, rows, self.rows_together(rows))
+        return starts, np.diff([*starts, rows])
+
+
 def parse_pattern(text: str) -> Pattern:
-    """Read ``unstructured``, ``2:4``, ``4x1`` (rows x columns) or ``channel``.
+    """Read ``unstructured``, ``2:4``, ``4x1`` (rows x columns), ``channel`` or ``balanced:16x64``.
 
     Raises:
         ValueError: for anything else.
@@ -228,18 +301,26 @@ def parse_pattern(text: str) -> Pattern:
     plain = {"unstructured": Unstructured(), "channel": Channel()}
     if text in plain:
         return plain[text]
-    match = re.fullmatch(r"(\d{1,4})([:x])(\d{1,4})", text)
+    match = re.fullmatch(r"(balanced:)?(\d{1,4})([:x])(\d{1,4})", text)
     if match:
-        first, second = int(match[1]), int(match[3])
-        if match[2] == ":" and 0 < first <= second:
+        first, second = int(match[2]), int(match[4])
+        if match[1]:
+            if match[3] == "x" and first and second:
+                return Balanced(lanes=first, chunk=second)
+            raise _not_understood(text)
+        if match[3] == ":" and 0 < first <= second:
             return NM(n=first, m=second)
-        if match[2] == "x" and first and second:
+        if match[3] == "x" and first and second:
             return Block(rows=first, columns=second)
-    msg = (
+    raise _not_understood(text)
+
+
+def _not_understood(text: str) -> ValueError:
+    return ValueError(
         f"pattern '{text}' is not understood; write unstructured, N:M (2:4: at most 2 of each 4 "
-        "along the reduction), RxC (4x1: tiles of 4 rows and 1 column) or channel"
+        "along the reduction), RxC (4x1: tiles of 4 rows and 1 column), channel or balanced:LxB "
+        "(balanced:16x64: 16 rows keep equally many of each 64 columns)"
     )
-    raise ValueError(msg)
 
 
 @lru_cache(maxsize=64)

@@ -89,6 +89,17 @@ class Quantization:
         whole = np.rint(there) + self.zero_points.astype(np.float32)
         return undo(self.moves, np.clip(whole, info.min, info.max).astype(info.dtype))
 
+    def steps(
+        self, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """The grid of every element of the stored ``shape``: step, least and greatest multiple of it."""
+        there = apply(self.moves, np.empty(shape, dtype=np.bool_)).shape
+        scales = np.ones(()) if self.scales is None else self.scales
+        step = undo(self.moves, np.broadcast_to(scales, there)).astype(np.float64)
+        zero = np.broadcast_to(self.zero_point(shape), shape).astype(np.float64)
+        info = np.iinfo(self.zero_points.dtype)
+        return step, info.min - zero, info.max - zero
+
     def same_zero(self, other: Quantization, shape: tuple[int, ...]) -> bool:
         """Whether both have the same zero point for every element."""
         ours, theirs = self.zero_point(shape), other.zero_point(shape)

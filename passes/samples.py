@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from passes.recurrent import additive
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
     from passes.layers import Layer
-    from passes.stream import Feeds
+    from passes.values import Values
 
 
 @dataclass(frozen=True)
@@ -50,47 +52,92 @@ class Samples:
 def draw_samples(
     layer: Layer,
     values: NDArray[np.float64],
-    dense: Sequence[Feeds],
-    pruned: Sequence[Feeds],
+    pairs: Iterable[tuple[Values, Values]],
+    batches: int,
     positions: int,
     rng: np.random.Generator,
 ) -> Samples:
-    """Reductions of the pruned stream, and the outputs that the layer should give there."""
-    name, unfold = layer.activation.name or "", layer.unfold
-    counts = [unfold.positions(batch[name]) for batch in dense]
-    share = min(1.0, positions / max(1, sum(counts)))
+    """Reductions of the pruned stream, and the outputs that the layer should give there.
+
+    Args:
+        layer: whose inputs are watched.
+        values: its dense weights, ``(G, R, C)``.
+        pairs: for each batch the values of the dense model and of the pruned one. Where the latter have
+            another number of positions, the former stand for them.
+        batches: how many there are.
+        positions: about how many to draw in all.
+        rng: draws them.
+    """
     weights = values.astype(np.float32).transpose(0, 2, 1)
     groups, rows, _ = values.shape
-    bias = stored_bias(layer).reshape(groups, 1, rows)
+    bias = np.zeros((groups, 1, rows), np.float32)
+    if layer.bias is not None:
+        bias = layer.bias.values({}).astype(np.float32).reshape(groups, 1, rows)
     parts: list[tuple[NDArray[np.float32], ...]] = []
-    for count, right, ours in zip(counts, dense, pruned, strict=True):
-        index = np.sort(rng.choice(count, max(1, round(count * share)), replace=False))
-        output = unfold.reductions(right[name], index) @ weights + bias
-        there = [_added(layer, stream, index, output, count) for stream in (right, ours)]
-        parts.append((unfold.reductions(ours[name], index), output + there[0], there[1]))
+    total = None
+    for right, ours in pairs:
+        right_seen = [source.reader.prepare(right) for source in layer.sources]
+        ours_seen = [source.reader.prepare(ours) for source in layer.sources]
+        counts = [
+            source.reader.unfold.positions(seen)
+            for source, seen in zip(layer.sources, right_seen, strict=True)
+        ]
+        total = max(1, sum(counts) * batches) if total is None else total
+        for source, count, theirs, mine in zip(
+            layer.sources, counts, right_seen, ours_seen, strict=True
+        ):
+            if not count:
+                continue
+            take = min(count, max(1, round(count * min(1.0, positions / total))))
+            index = np.sort(rng.choice(count, take, replace=False))
+            found = source.reductions(theirs, index)
+            output = found @ weights + bias
+            if source.reader.unfold.positions(mine) == count:
+                found = source.reductions(mine, index)
+            there = [_added(layer, stream, index, output, count) for stream in (right, ours)]
+            if layer.partner is not None:
+                there = [given_by_partner(layer, stream, index, output) for stream in (right, ours)]
+            parts.append((found, output + there[0], there[1]))
+    if not parts:
+        msg = "no batch of the data reaches it"
+        raise ValueError(msg)
     return Samples(*(np.concatenate(column, axis=1) for column in zip(*parts, strict=True)))
-
-
-def stored_bias(layer: Layer) -> NDArray[np.float32]:
-    """The layer's bias, float32, one number for each output; zeros where it has none."""
-    if layer.bias is None or layer.bias.const_value is None:
-        return np.zeros(layer.weight.matrices().shape[:2], np.float32)
-    return layer.bias.const_value.numpy().astype(np.float32)
 
 
 def _added(
     layer: Layer,
-    stream: Feeds,
+    stream: Values,
     index: NDArray[np.intp],
     output: NDArray[np.float32],
     count: int,
 ) -> NDArray[np.float32]:
     """What is added to the layer's output in a stream; zero where nothing is, or not one for one."""
-    value = None if layer.other is None else stream.get(layer.other.name or "")
+    value = stream.get(layer.other)
     groups, _, rows = output.shape
-    channels = -1 if layer.unfold.kernel is None else 1
-    if value is None or value.ndim < 2 or value.size != count * groups * rows:
+    unfold = layer.sources[0].reader.unfold
+    axis = unfold.channel_axis
+    if value is None or axis is None or value.ndim < 2 or value.size != count * groups * rows:
         return np.zeros_like(output)
-    if value.shape[channels] != groups * rows:
+    if value.shape[axis] != groups * rows:
         return np.zeros_like(output)
-    return layer.unfold.outputs(value, index)
+    return unfold.outputs(value, index, groups)
+
+
+def given_by_partner(
+    layer: Layer, stream: Values, index: NDArray[np.intp], output: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What W gives in a stream where this layer's R gives ``output``; zero where they are not added."""
+    partner = layer.partner
+    assert partner is not None
+    reader = partner.sources[0].reader
+    seen = reader.prepare(stream)
+    if index[-1] >= reader.unfold.positions(seen):
+        return np.zeros_like(output)
+    weights = partner.matrices(stream.constants).astype(np.float32)
+    given = partner.sources[0].reductions(seen, index) @ weights.transpose(0, 2, 1)
+    if partner.bias is not None:
+        given += partner.bias.values(stream.constants).astype(np.float32)[:, None]
+    groups, positions, rows = output.shape
+    by_row = given.transpose(0, 2, 1).reshape(groups, rows, positions)
+    flat = additive(layer.sources[0].reader.node, groups * rows).reshape(groups, rows, 1)
+    return np.ascontiguousarray((by_row * flat).transpose(0, 2, 1), np.float32)

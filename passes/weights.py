@@ -13,7 +13,7 @@ import onnx_ir as ir
 from passes import store
 from passes.axes import NotPlain
 from passes.operators import NotPrunable, weight_input
-from passes.operators.roles import conv
+from passes.operators.roles import conv, conv_transpose
 from passes.prepare import View
 from passes.quantization import quantization_of
 from passes.store import MAX_FILL_BYTES
@@ -134,11 +134,13 @@ class Weight:
         """
         for consumer in self.consumers:
             if consumer.layout == self.layout and consumer.reader is not None:
-                if weight_input(consumer.reader, consumer.input_index).axes is not conv:
+                axes = weight_input(consumer.reader, consumer.input_index).axes
+                if axes not in {conv, conv_transpose}:
                     return ()
                 shape = consumer.path[-1].after if consumer.path else self.layout.shape
-                fits = self.layout.matrix_shape[2] == math.prod(shape[1:])
-                return shape[2:] if fits else ()
+                groups, _, columns = self.layout.matrix_shape
+                inputs = shape[1] if axes is conv else shape[0] // groups
+                return shape[2:] if columns == inputs * math.prod(shape[2:]) else ()
         return ()
 
     @property

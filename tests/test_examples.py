@@ -42,3 +42,13 @@ def test_your_own_agent(capsys) -> None:
     drop = load("your_own_agent").main(episodes=6)
     assert -0.01 < drop < 0.95
     assert capsys.readouterr().out.count("keeps") == 4
+
+
+def test_rules_by_layer() -> None:
+    report = load("rules_by_layer").main()
+    found = {w.name: (round(w.sparsity, 2), w.pattern) for w in report.weights}
+    assert found == {
+        "conv1.weight": (0.0, "unstructured"),
+        "conv2.weight": (0.7, "unstructured"),
+        "fc1.weight": (0.5, "2:4"),
+    }

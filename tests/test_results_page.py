@@ -72,3 +72,13 @@ def test_what_is_written_reads_back(
     assert document["figures"] == rows
     assert document["command"] == "python benchmarks/one_shot.py --folder mine --large"
     assert document["versions"]["onnxprune"]
+
+
+@pytest.mark.parametrize(
+    "page", ["explanation/targets.md", "howto/browser.md", "howto/quantization.md"]
+)
+def test_figures_that_other_pages_quote_are_on_the_page_of_results(page: str) -> None:
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"\d{1,3}(?:,\d{3})+", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert quoted
+    assert [figure for figure in quoted if figure not in results] == []

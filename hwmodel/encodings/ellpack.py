@@ -54,6 +54,8 @@ class Ellpack(Encoding):
         if (widths > frame.columns).any():
             msg = f"a row of {frame.columns} cannot have {int(widths.max())} slots"
             raise BlobError(msg)
+        if not widths.any():  # there may be far more rows than bits
+            return np.zeros(frame.elements, frame.dtype)
         columns = reader.fields(rows * widths, width_of(frame.columns), np.uint32)
         values = reader.fields(rows * widths, frame.bits, frame.dtype)
         by_row = np.repeat(widths, rows)

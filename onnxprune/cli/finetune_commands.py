@@ -23,6 +23,7 @@ from onnxprune.cli.options import (
     RecipeFile,
     Resume,
     Seed,
+    Settings,
     Threads,
 )
 
@@ -45,6 +46,7 @@ def finetune(
     data: Data,
     *,
     recipe: RecipeFile = None,
+    settings: Settings = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -110,10 +112,10 @@ def finetune(
     Example: onnxprune finetune models/lenet300.onnx --data train.npz -o sparse.onnx --target 50x
     """
     from onnxprune import api
-    from onnxprune.recipe import load_recipe
+    from onnxprune.recipe import load_recipe, read_settings
     from onnxprune.terminal import progress_bars
 
-    settings = load_recipe(
+    resolved = load_recipe(
         recipe,
         {
             "max_drop": max_drop,
@@ -123,7 +125,8 @@ def finetune(
             "prune.nodes_to_exclude": nodes_to_exclude,
             "prune.op_types_to_prune": op_types_to_prune,
             "finetune.penalty.name": penalty.value if penalty else None,
-        },
+        }
+        | read_settings(settings or ()),
     )
     try:
         with progress_bars() as progress:
@@ -131,7 +134,7 @@ def finetune(
                 model,
                 data,
                 output,
-                settings,
+                resolved,
                 plan=plan,
                 held_out=test_data,
                 validation=validation_data,

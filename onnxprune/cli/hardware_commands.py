@@ -10,6 +10,18 @@ import typer
 from onnxprune.cli.app import HARDWARE, app, finish
 from onnxprune.cli.options import AsJson, Embeddings, Model, Output
 
+Align = Annotated[
+    int, typer.Option("--align", min=1, help="Chunks begin at multiples of so many bytes.")
+]
+Decoder = Annotated[
+    str | None,
+    typer.Option(
+        "--decoder",
+        help="Encodings that the hardware's decoder knows, separated by commas; all when left out.",
+        show_default=False,
+    ),
+]
+
 
 @app.command(rich_help_panel=HARDWARE)
 def encode(
@@ -33,17 +45,8 @@ def encode(
             show_default=False,
         ),
     ] = None,
-    align: Annotated[
-        int, typer.Option("--align", min=1, help="Chunks begin at multiples of so many bytes.")
-    ] = 1,
-    decoder: Annotated[
-        str | None,
-        typer.Option(
-            "--decoder",
-            help="Encodings that the hardware's decoder knows, separated by commas; all when left out.",
-            show_default=False,
-        ),
-    ] = None,
+    align: Align = 1,
+    decoder: Decoder = None,
     decoder_lanes: Annotated[
         int, typer.Option("--decoder-lanes", min=1, help="For auto-cycles: lanes of the decoder.")
     ] = 1,
@@ -181,17 +184,8 @@ def estimate(
             show_default="1024 with a decoder, else 0",
         ),
     ] = None,
-    align: Annotated[
-        int, typer.Option("--align", min=1, help="Chunks begin at multiples of so many bytes.")
-    ] = 1,
-    decoder: Annotated[
-        str | None,
-        typer.Option(
-            "--decoder",
-            help="Encodings that the hardware's decoder knows, separated by commas; all when left out.",
-            show_default=False,
-        ),
-    ] = None,
+    align: Align = 1,
+    decoder: Decoder = None,
     compute_lanes: Annotated[
         int,
         typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +14,19 @@ from onnxprune.cli.options import (
     AsJson,
     CalibrationData,
     Embeddings,
+    EncodingText,
     Exclude,
+    Memory,
     MethodName,
     Model,
     OpTypes,
     Output,
     PatternText,
     RecipeFile,
+    ReconstructName,
     Seed,
     Settings,
+    TargetText,
     Threads,
 )
 
@@ -52,6 +57,7 @@ def prune(
             help="Share of all prunable weights to set to zero, 0 to 1; N:M needs none.",
         ),
     ] = None,
+    target: TargetText = None,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="JSON plan with the sparsity of each weight or node."),
@@ -60,13 +66,14 @@ def prune(
     settings: Settings = None,
     data: CalibrationData = None,
     method: Annotated[
-        MethodName,
+        MethodName | None,
         typer.Option(
             "--method",
             help="obs updates the weights that stay so that outputs change least, and picks admm or, for "
-            "wide reductions, sparsegpt; exact is slow and for small ones.",
+            "wide reductions, sparsegpt; exact is slow and for small ones.  \\[default: magnitude]",
+            show_default=False,
         ),
-    ] = MethodName.MAGNITUDE,
+    ] = None,
     allocation: Annotated[
         Allocation | None,
         typer.Option(
@@ -78,9 +85,13 @@ def prune(
     ] = None,
     pattern: PatternText = None,
     damping: Annotated[
-        float,
-        typer.Option("--damping", help="Of the Hessian, as a share of its mean diagonal."),
-    ] = 0.01,
+        float | None,
+        typer.Option(
+            "--damping",
+            help="Of the Hessian, as a share of its mean diagonal.  \\[default: 0.01]",
+            show_default=False,
+        ),
+    ] = None,
     sequential: Annotated[
         bool,
         typer.Option(
@@ -96,6 +107,16 @@ def prune(
         bool,
         typer.Option(help="Estimate the statistics of BatchNormalization again."),
     ] = True,
+    reconstruct: Annotated[
+        ReconstructName,
+        typer.Option(
+            "--reconstruct",
+            help="blocks then trains layers together towards the dense model's values, without labels; "
+            "needs torch.",
+        ),
+    ] = ReconstructName.LAYERS,
+    encoding: EncodingText = None,
+    memory: Memory = None,
     nodes_to_exclude: Exclude = None,
     op_types_to_prune: OpTypes = None,
     embeddings: Embeddings = False,
@@ -108,27 +129,33 @@ def prune(
     Example: onnxprune prune model.onnx -o pruned.onnx --sparsity 0.8 --method obs --data calibration.npz
     """
     from onnxprune import api
-    from onnxprune.one_shot import OneShot
+    from onnxprune.pruning import options_of
     from onnxprune.recipe import load_recipe, read_settings
     from onnxprune.terminal import progress_bars
 
-    given = {"prune.pattern": pattern, "seed": seed}
+    given = {
+        "prune.method": None if method is None else method.value,
+        "prune.pattern": pattern,
+        "prune.damping": damping,
+        "seed": seed,
+        "encode.encoding": encoding,
+        "estimate.memory": memory,
+    }
     resolved = load_recipe(recipe, given | read_settings(settings or ()))
-    options = OneShot(
-        method=method.value,
+    options = replace(
+        options_of(resolved),
         allocation=None if allocation is None else allocation.value,
-        pattern=resolved.prune.pattern,
-        damping=damping,
         sequential=sequential,
         bias_correction=bias_correction,
         batch_norm=batch_norm,
-        seed=resolved.seed,
+        reconstruct=reconstruct.value,
     )
     with progress_bars() as progress:
         report = api.prune(
             model,
             output,
             sparsity=sparsity,
+            target=target,
             plan=plan,
             data=data,
             options=options,

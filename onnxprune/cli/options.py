@@ -20,6 +20,13 @@ class Allocation(StrEnum):
     LOSS = "loss"
 
 
+class ReconstructName(StrEnum):
+    """What follows on the solution of each layer."""
+
+    LAYERS = "layers"
+    BLOCKS = "blocks"
+
+
 class MethodName(StrEnum):
     """How weights are chosen, and what becomes of those that stay."""
 
@@ -67,7 +74,7 @@ PatternText = Annotated[
     str | None,
     typer.Option(
         "--pattern",
-        help="unstructured, N:M (2:4), RxC (4x1) or channel.  \\[default: unstructured]",
+        help="unstructured, N:M (2:4), RxC (4x1), channel or balanced:LxB.  \\[default: unstructured]",
         show_default=False,
     ),
 ]
@@ -121,6 +128,14 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         help="Memory that the blob is fetched from: a name, or a YAML file.",
+        show_default=False,
+    ),
+]
+EncodingText = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        help="Encoding of the blob, where the target is of it.  \\[default: auto]",
         show_default=False,
     ),
 ]

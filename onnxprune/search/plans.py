@@ -5,11 +5,11 @@ They are where controllers start, and the baselines that they have to beat.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from passes.allocation import cheapest, erk, global_threshold, uniform
+from passes.allocation import by_loss, erk, global_threshold, uniform
 from passes.curves import Curve, losses_of
 from passes.masks import keep_count
 from passes.saliency import lamp, magnitude
@@ -105,9 +105,9 @@ class Plans:
             for variable in self._space.variables
             for name, counts in variable.keeps.items()
         }
-        least = sum(int(counts[-1]) for counts in keeps.values())
-        total = max(least, keep_count(sum(self._elements.values()), sparsity))
-        return cheapest(keeps, self._losses, total)
+        # A pattern may not let a weight stay whole: then its losses have one level more, the first.
+        losses = {name: self._losses[name][-len(counts) :] for name, counts in keeps.items()}
+        return by_loss(keeps, losses, keep_count(sum(self._elements.values()), sparsity))
 
 
 def level_losses(
@@ -126,4 +126,8 @@ def level_losses(
         probe = database.constants({weight.name: int(keeps[probed])})
         errors = np.array([0.0, *entry.errors])
         curves[weight.name] = Curve(keeps, errors, keeps.astype(np.float64), probe, probed)
-    return losses_of(curves, output_error, progress)
+
+    def sensitivity_of(constants: Mapping[str, NDArray[Any]]) -> float | None:
+        return output_error(constants) if output_error.replaces(constants) else None
+
+    return losses_of(curves, sensitivity_of, progress)

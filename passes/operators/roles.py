@@ -31,12 +31,12 @@ def conv(node: NodeLike, index: int, shape: Shape) -> Axes:
 
 
 def conv_transpose(node: NodeLike, index: int, shape: Shape) -> Axes:
-    """``(inputs, outputs / groups, kernel...)``: each input adds to all places of the kernel."""
+    """``(inputs, outputs / groups, kernel...)``: an output sums over inputs and places of the kernel."""
     del index
     _at_least(node, shape, 2)
     groups = _groups(node, shape[0], "input")
-    kernel = (((ROW, size),) for size in shape[1:])
-    return axes_of(((GROUP, groups), (COLUMN, shape[0] // groups)), *kernel)
+    kernel = (((COLUMN, size),) for size in shape[2:])
+    return axes_of(((GROUP, groups), (COLUMN, shape[0] // groups)), ((ROW, shape[1]),), *kernel)
 
 
 def gemm_left(node: NodeLike, index: int, shape: Shape) -> Axes:

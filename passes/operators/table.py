@@ -41,7 +41,7 @@ class WeightInput:
 
 
 _CONV = "(R outputs, C inputs/groups, C kernel...); G on axis 0"
-_CONV_TRANSPOSE = "(C inputs, R outputs/groups, R kernel...); G on axis 0"
+_CONV_TRANSPOSE = "(C inputs, R outputs/groups, C kernel...); G on axis 0"
 _LEFT = "(G stack..., R outputs, C reduction)"
 _RIGHT = "(G stack..., C reduction, R outputs)"
 _GEMM_LEFT = "(R outputs, C reduction), swapped by transA"

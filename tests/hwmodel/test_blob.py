@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from dataclasses import fields, replace
 from pathlib import Path
@@ -330,6 +331,7 @@ def test_without_numba_the_bytes_are_the_same(tmp_path: Path) -> None:
     """The loops that numba compiles are plain Python where it is missing."""
     code = f"""
 import sys
+import tracemalloc
 sys.modules["numba"] = None
 import importlib.util
 spec = importlib.util.spec_from_file_location("blobs", {__file__!r})
@@ -339,3 +341,24 @@ assert blobs.written() == blobs.GOLDEN.read_bytes()
 blobs.test_old_blobs_are_still_read()
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", encoding_names())
+@pytest.mark.parametrize("shape", [(2**20,), (1, 2**20), (2**20, 1)])
+def test_what_reading_allocates_is_a_small_multiple_of_what_is_declared(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    """Tensors of zeros, of which some encodings store nearly nothing: the worst a blob can do."""
+    array, spec = np.zeros(shape, np.float32), TensorSpec("w", shape, "float32")
+    path = tmp_path / "b.swb"
+    with path.open("wb") as file:
+        write_blob(file, [BlobEntry(spec, array, get_encoding(name))])
+    with open_blob(path) as blob:
+        blob.read("w")  # what is compiled does not count
+        tracemalloc.start()
+        try:
+            assert not blob.read("w").any()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 16 * array.nbytes

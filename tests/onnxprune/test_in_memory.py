@@ -93,7 +93,11 @@ def test_every_other_function_takes_every_form(
     brief = {"sparsify": 0, "prune": 1, "recover": 0}
     training = {f"finetune.phases.{name}": epochs for name, epochs in brief.items()}
     tuned = onnxprune.finetune(
-        model, str(mlp_data), recipe=load_recipe(None, training | {"target": "2x"}), device="cpu"
+        model,
+        str(mlp_data),
+        recipe=load_recipe(None, training | {"target": "2x"}),
+        teacher=form(mlp),
+        device="cpu",
     )
     assert tuned.totals.nonzeros == 128
     assert sum(np.count_nonzero(array) for array in weights_of(tuned.output).values()) == 128

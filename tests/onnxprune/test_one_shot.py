@@ -11,6 +11,7 @@ from onnxprune import api
 from onnxprune.errors import DataError, RecipeError
 from onnxprune.model_io import load_model
 from onnxprune.one_shot import ALLOCATIONS, OneShot
+from onnxprune.recipe import load_recipe
 from onnxprune.runtime import Session
 from passes.layers import find_layers
 from passes.methods import METHODS
@@ -150,44 +151,8 @@ def test_patterns_hold_in_the_file(
     layers = find_layers(model.graph, collection.weights)
     assert len(layers) == 4
     for layer in layers:
-        matrices = layer.weight.matrices()
-        assert parse_pattern(pattern).fitted(layer.unfold.taps).obeys(matrices != 0), layer.name
-
-
-@pytest.mark.parametrize(
-    "attributes",
-    [
-        {},
-        {"pads": [1, 0, 2, 1], "strides": [2, 1]},
-        {"dilations": [2, 1], "group": 2},
-        {"auto_pad": "SAME_LOWER", "strides": [2, 2]},
-        {"auto_pad": "SAME_UPPER", "group": 4},
-    ],
-)
-def test_reductions_are_what_conv_multiplies(attributes: dict[str, object]) -> None:
-    """Reductions times weights must be what onnxruntime computes, position by position."""
-    rng = np.random.default_rng(0)
-    groups = int(attributes.get("group", 1))
-    weight = rng.standard_normal((8, 4 // groups, 3, 2)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["y"], **attributes)],
-        "conv",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, 9, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    import onnx_ir as ir
-
-    model = ir.from_proto(proto)
-    (layer,) = find_layers(model.graph, collect_weights(model).weights)
-    x = rng.standard_normal((3, 4, 9, 8)).astype(np.float32)
-    y = Session(proto.SerializeToString()).run({"x": x})[0]
-    count = layer.unfold.positions(x)
-    assert count == y.size // 8
-    index = rng.permutation(count)[: count // 2]
-    got = layer.unfold.reductions(x, index) @ layer.weight.matrices().transpose(0, 2, 1)
-    np.testing.assert_allclose(got, layer.unfold.outputs(y, index), rtol=1e-4, atol=1e-4)
+        matrices = layer.matrices()
+        assert parse_pattern(pattern).fitted(layer.taps).obeys(matrices != 0), layer.name
 
 
 @pytest.mark.parametrize(
@@ -213,3 +178,64 @@ def test_random_data_only_when_asked_for_and_with_a_warning(net: Path, tmp_path:
     options = OneShot(method="wanda")
     report = api.prune(net, tmp_path / "o.onnx", sparsity=0.5, data="random", options=options)
     assert any("random inputs" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        OneShot(method="obs"),
+        OneShot(method="obs", pattern="2:4"),
+        OneShot(method="wanda", allocation="erk"),
+        OneShot(allocation="lamp"),
+    ],
+    ids=["obs", "2:4", "wanda", "lamp"],
+)
+@pytest.mark.parametrize("unit", ["kB", "kB:blob", "cycles", "x"])
+def test_targets_are_met_by_what_is_written(
+    net: Path, tmp_path: Path, data: dict[str, np.ndarray], unit: str, options: OneShot
+) -> None:
+    """Counted anew by the commands that write the packed file and the blob, not by our own figure."""
+    out, other = tmp_path / "o.onnx", tmp_path / "other"
+
+    def size(path: Path) -> float:
+        if unit == "kB":
+            return api.pack(path, other).totals.packed_bytes
+        report = api.encode(path, other)
+        if unit == "kB:blob":
+            return other.stat().st_size
+        if unit == "cycles":
+            return api.estimate(other, memory="ddr4-2400").totals.fetch_cycles
+        return report.totals.compression_rate
+
+    dense = size(net)
+    target = "4x" if unit == "x" else f"{dense * 0.6 / (1000 if 'kB' in unit else 1):.3f}{unit}"
+    report = api.prune(net, out, target=target, data=data, options=options, threads=1)
+    assert report.target is not None
+    assert report.target.met
+    reached = size(out)
+    assert report.target.reached == reached
+    if unit == "x":
+        assert 4 <= reached <= 4.1
+    else:
+        assert reached <= dense * 0.6 + 1
+        if options.pattern == "unstructured" and unit != "cycles":  # bursts and N:M are coarse
+            assert reached >= dense * 0.6 * 0.93  # some hundred bytes are one choice of a code
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        ({"target": "10B"}, "take .* even when all of them are zero"),
+        ({"target": "0.5x"}, "a compression rate is at least 1"),
+        ({"target": "ten"}, "target 'ten' is not understood"),
+        ({"target": "10x", "sparsity": 0.5}, "give one of a sparsity"),
+        ({"target": "9cycles", "recipe": load_recipe(None, {"estimate.memory": "tape"})}, "tape"),
+    ],
+)
+def test_targets_that_cannot_be_are_refused(
+    net: Path, tmp_path: Path, ask: dict[str, object], words: str
+) -> None:
+    out = tmp_path / "o.onnx"
+    with pytest.raises(RecipeError, match=words):
+        api.prune(net, out, **ask)
+    assert not out.exists()

@@ -55,7 +55,16 @@ def check_end(model: Path, models_folder: Path, tmp_path: Path) -> None:
     assert report.totals.elements == 266_200
     assert report.totals.sparsity >= SPARSITY - 1e-6
     packed = tmp_path / "packed.onnx"
-    api.pack(model, packed)
+    warnings = [w for w in api.pack(model, packed).warnings if "zero bytes" in w]
+    shifted = "uint8" in {weight.dtype for weight in report.weights}
+    assert warnings == [w for w in report.warnings if "zero bytes" in w]
+    assert len(warnings) == shifted, "QUInt8 is warned of, QInt8 is not"
+    if shifted:
+        weights = collect_weights(load_model(model)).weights
+        plain = sum(int((w.array() == 0).sum()) for w in weights) / report.totals.elements
+        assert (
+            f"{report.totals.sparsity:.2%} of them stand for zero, but {plain:.2%}" in warnings[0]
+        )
     assert packed.stat().st_size < model.stat().st_size / 3
     with np.load(models_folder / "mnist-test.npz") as content:
         images = content["image"][:500]

@@ -277,12 +277,14 @@ def test_compress_searches_only_what_no_rule_fixes(
     recipe = load_recipe(None, {"rules": rules, "search.trials": 12, "max_drop": 0.9})
     report = api.compress(net, str(net_data), run, recipe)
     assert {s.name for s in report.skipped or ()} >= {"w2"}
-    trials = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()[1:]]
+    lines = map(json.loads, (run / "journal.jsonl").read_text().splitlines())
+    trials = [line for line in lines if "levels" in line]
     assert {trial["levels"][0] for trial in trials} == {0}, "a fixed level is not searched"
     assert len({trial["levels"][1] for trial in trials}) > 3
     weights = {w.name: w for w in weights_of(run / "model.onnx")}
     assert weights["w0"].nonzeros() == 144
     assert parse_pattern("2:4").fitted(9).obeys(weights["w1"].matrices() != 0)
+    assert 0.5 < 1 - weights["w1"].nonzeros() / weights["w1"].elements < 1
     assert {w.name: w.pattern for w in report.weights or ()} == {"w0": "unstructured", "w1": "2:4"}
     packed = [w.name for w in weights_of(run / "model.packed.onnx")]
     assert packed == ["w2"], "what is left out is stored as it came"
@@ -324,6 +326,33 @@ def test_finetune_leaves_out_what_rules_exclude_and_refuses_what_it_does_not_do(
     recipe = load_recipe(None, brief | {"rules": [{"match": "w2", "sparsity": 0.5}]})
     with pytest.raises(RecipeError, match="not by the sparsity or pattern of rules"):
         api.finetune(net, str(net_data), out, recipe, device="cpu", threads=1)
+
+
+def test_prune_takes_the_method_that_a_recipe_names(
+    net: Path, net_data: Path, tmp_path: Path
+) -> None:
+    """The default of ``search`` needs data, that of ``prune`` does not; what a recipe says holds for both."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("prune: {method: wanda}\nrules:\n- {pattern: 2:4}\n")
+    named = load_recipe(recipe, {})
+    report = api.prune(net, data=str(net_data), recipe=named)
+    assert report.methods["saliency"] == "wanda"
+    assert api.prune(net, recipe=load_recipe(None, {"rules": [{"pattern": "2:4"}]})).succeeded
+    assert api.prune(net, method="magnitude", recipe=named).methods["saliency"] == "magnitude"
+    command = [
+        sys.executable,
+        "-m",
+        "onnxprune",
+        "prune",
+        net,
+        "-o",
+        tmp_path / "out.onnx",
+        "--json",
+    ]
+    told = [*command, "--recipe", recipe, "--data", net_data]
+    for extra, method in (([], "wanda"), (["--method", "obs"], "obs")):
+        done = subprocess.run([*told, *extra], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["methods"]["saliency"] == method
 
 
 def test_the_command_line_takes_recipe_and_settings(net: Path, tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def conv_transpose(draw: Callable[[int, int], int], rank: int) -> Case:
     shape = (groups * inputs, outputs, *kernel)
     node = helper.make_node("ConvTranspose", ["x", "W"], ["y"], "op", group=groups)
     channel = np.indices(shape)[0]
-    roles = (channel // inputs, merge(shape, *range(1, rank + 2)), channel % inputs)
+    taps = merge(shape, *range(2, rank + 2))
+    column = channel % inputs * math.prod(kernel) + taps
+    roles = (channel // inputs, np.indices(shape)[1], column)
     return Case(node, shape, (1, groups * inputs, *(3 for _ in kernel)), roles, {})
 
 

@@ -44,7 +44,7 @@ def test_levels_are_what_they_say(method: str, text: str) -> None:
     pattern = parse_pattern(text)
     levels = list(prune_levels(layer, sums, pattern, KEEPS, method=method))
     dense_weight = layer.weight.array()
-    outputs = x @ dense_weight.T + layer.bias.const_value.numpy()
+    outputs = x @ dense_weight.T + layer.bias.value.const_value.numpy()
     for keep, level in zip(KEEPS, levels, strict=True):
         assert level.kept == level.mask.sum() <= keep
         assert pattern.obeys(level.mask)

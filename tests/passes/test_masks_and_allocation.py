@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passes.allocation import cheapest, erk, global_threshold, owl, uniform
+from passes.allocation import (
+    BUCKETS,
+    by_loss,
+    erk,
+    global_threshold,
+    least_loss,
+    owl,
+    uniform,
+)
 from passes.masks import keep_count, keep_largest
 from passes.saliency import lamp
 
@@ -74,15 +84,73 @@ def test_owl_gives_more_to_outliers() -> None:
     assert keep == {"flat": 420, "spiky": 580}
 
 
+def every_choice(costs: dict[str, np.ndarray]) -> list[tuple[int, ...]]:
+    return list(itertools.product(*(range(len(cost)) for cost in costs.values())))
+
+
+@given(seed=st.integers(0, 10_000), convex=st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_least_loss_is_the_best_of_all_choices(seed: int, convex: bool) -> None:
+    """Whole numbers: brute force over every choice of levels, whatever the shape of the curves."""
+    rng = np.random.default_rng(seed)
+    costs = {name: rng.integers(0, 30, 5) for name in "abc"}
+    losses = {name: rng.random(5) for name in "abc"}
+    if convex:
+        costs = {name: np.arange(4, -1, -1) * 5 for name in "abc"}
+        losses = {name: np.cumsum(np.sort(rng.random(5))) for name in "abc"}
+    budget = int(rng.integers(sum(c.min() for c in costs.values()), 90))
+    chosen = least_loss(costs, losses, budget)
+    assert sum(costs[name][level] for name, level in chosen.items()) <= budget
+    reached = sum(losses[name][level] for name, level in chosen.items())
+    best = min(
+        sum(losses[name][level] for name, level in zip("abc", levels, strict=True))
+        for levels in every_choice(costs)
+        if sum(costs[name][level] for name, level in zip("abc", levels, strict=True)) <= budget
+    )
+    assert reached == pytest.approx(best)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_least_loss_in_buckets_keeps_the_budget_and_is_near_the_best(seed: int) -> None:
+    """Costs that are no whole numbers, as cycles and bytes of estimates are."""
+    rng = np.random.default_rng(seed)
+    costs = {name: np.sort(rng.random(6) * 1e6)[::-1] for name in "abc"}
+    losses = {name: np.r_[0.0, np.cumsum(rng.random(5) ** 4)] for name in "abc"}
+    least = sum(c.min() for c in costs.values())
+    budget = least + rng.random() * (sum(c.max() for c in costs.values()) - least)
+    chosen = least_loss(costs, losses, budget)
+
+    def best_within(limit: float) -> float:
+        return min(
+            sum(losses[name][level] for name, level in zip("abc", levels, strict=True))
+            for levels in every_choice(costs)
+            if sum(costs[name][level] for name, level in zip("abc", levels, strict=True)) <= limit
+        )
+
+    assert sum(costs[name][level] for name, level in chosen.items()) <= budget
+    reached = sum(losses[name][level] for name, level in chosen.items())
+    rounding = 3 * (budget - least) / BUCKETS
+    assert best_within(budget) <= reached + 1e-12
+    assert reached <= best_within(max(least, budget - rounding)) + 1e-12
+
+
+def test_a_budget_below_the_cheapest_levels_is_refused() -> None:
+    with pytest.raises(ValueError, match="cost 6, more than the budget of 5"):
+        least_loss(
+            {"a": np.array([9, 4]), "b": np.array([3, 2])}, {"a": np.zeros(2), "b": np.zeros(2)}, 5
+        )
+
+
 @given(seed=st.integers(0, 500))
 @settings(max_examples=60, deadline=None)
-def test_cheapest_is_as_good_as_trying_everything(seed: int) -> None:
-    """Convex curves, every level one weight apart: brute force over all allocations."""
+def test_counts_by_loss_are_as_good_as_trying_everything(seed: int) -> None:
+    """Every level one weight apart: brute force over all allocations; totals are exact."""
     rng = np.random.default_rng(seed)
     levels = {name: np.arange(5, -1, -1) for name in "abc"}
-    losses = {name: np.r_[0.0, np.cumsum(np.sort(rng.random(5)))] for name in "abc"}
+    losses = {name: np.r_[0.0, np.cumsum(rng.random(5))] for name in "abc"}
     total = int(rng.integers(0, 16))
-    keep = cheapest(levels, losses, total)
+    keep = by_loss(levels, losses, total)
     assert sum(keep.values()) == total
     cost = sum(losses[name][5 - keep[name]] for name in "abc")
     best = min(
@@ -92,3 +160,13 @@ def test_cheapest_is_as_good_as_trying_everything(seed: int) -> None:
         if 0 <= total - a - b <= 5
     )
     assert cost == pytest.approx(best)
+
+
+def test_counts_by_loss_fill_the_room_between_levels() -> None:
+    levels = {"a": np.array([100, 40, 10]), "b": np.array([50, 20, 5])}
+    losses = {"a": np.array([0.0, 1.0, 5.0]), "b": np.array([0.0, 4.0, 9.0])}
+    for total in range(16, 151):
+        keep = by_loss(levels, losses, total)
+        assert sum(keep.values()) == total
+        assert all(levels[name][-1] <= keep[name] <= levels[name][0] for name in keep)
+    assert by_loss(levels, losses, 9) == {"a": 6, "b": 3}, "the lowest levels' shares below them"
