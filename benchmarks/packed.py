@@ -226,7 +226,12 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    kept = Rows(__file__, tables, arguments.json, fresh=arguments.fresh)
+
+    def leave(rows: list[dict[str, object]], told: dict[str, object]) -> Path:
+        figures = {"summary": told, "rows": rows}
+        return record.write(__file__, tables(rows), figures, arguments.json)
+
+    kept = Rows(__file__, leave, arguments.json, fresh=arguments.fresh)
     print(HEAD)
     for count, size in [] if arguments.no_large else [(1, 4096), (4, 2048), (16, 1024)]:
         for sparsity in (0.5, 0.8, 0.9, 0.98):
