@@ -59,6 +59,17 @@ def pruned(path: Path, sparsity: float) -> ir.Model:
     return model
 
 
+def scattering(model: ir.Model, path: Path, opset: int) -> ir.Model:
+    """The model at an opset that has Scatter, where it can be converted."""
+    if model.opset_imports.get("", 0) >= 9:
+        return model
+    try:
+        return convert_opset(model, opset, path)
+    except ModelError as error:
+        print(f"  stays at its opset: {str(error)[:150]}")
+        return model
+
+
 def constants(model: ir.Model) -> list[tuple[str, bytes]]:
     """All weights, bit for bit."""
     return [(weight.name, weight.array().tobytes()) for weight in collect_weights(model).weights]
@@ -245,14 +256,9 @@ def main() -> None:
         for sparsity in arguments.sparsity:
             row = kept.find(path.name, sparsity)
             if row is None:
-                model = pruned(path, sparsity)
+                model = scattering(pruned(path, sparsity), path, arguments.opset)
                 if not collect_weights(model).weights:
                     continue
-                if model.opset_imports.get("", 0) < 9:
-                    try:
-                        model = convert_opset(model, arguments.opset, path)
-                    except ModelError as error:
-                        print(f"  stays at its opset: {str(error)[:150]}")
                 rounds = arguments.rounds if sparsity in arguments.timed else 0
                 kept.add(row := measure(path.name, model, sparsity, rounds))
             print(line(row), flush=True)
