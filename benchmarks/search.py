@@ -40,7 +40,7 @@ from onnxprune.report import describe_model
 from onnxprune.rules import apply_rules
 from onnxprune.runtime import Session
 from onnxprune.search.find import open_search
-from onnxprune.search.finish import Finisher
+from onnxprune.search.finish import WORTH, Finisher
 from onnxprune.search.journal import Journal
 from onnxprune.search.problem import Trial
 from onnxprune.search.run import CONTROLLERS, make_controller
@@ -232,7 +232,7 @@ def finished(search: Search, best: Trial, held_out: HeldOut, folder: Path) -> di
     journal = Journal(path, {}, resume=False)
     finisher = Finisher(search.study, search.recipe, search.tester, journal, search.cost)
     made = finisher.run(0, keep, lambda *_: None)
-    better = made is not None and made.finish is not None and made.finish.cost <= best.cost
+    better = made is not None and made.finish is not None and made.finish.cost <= best.cost * WORTH
     result = {"rate": dense / best.cost, "drop": stitched.drop, "drop_ci95": stitched.drop_ci95}
     if better:
         quality = held_out.quality(candidates.session(made.constants, threads=1))

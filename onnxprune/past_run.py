@@ -83,6 +83,20 @@ def open_past_run(path: str | Path) -> PastRun:
     return PastRun(folder.path, report, recipe, trials)
 
 
+def read_search(path: str | Path) -> tuple[Recipe, tuple[Trial, ...]]:
+    """The recipe and the trials of a search, ended or not.
+
+    Raises:
+        RunError: when the folder holds no search, or a file in it is damaged.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.journal.is_file():
+        msg = f"'{path}' holds no journal.jsonl: name the folder that search or compress wrote"
+        raise RunError(msg)
+    recipe = load_recipe(folder.recipe, {}) if folder.recipe.exists() else Recipe()
+    return recipe, tuple(read_trials(folder.journal))
+
+
 def read_report(path: Path) -> Report:
     """Read a ``report.json``.
 

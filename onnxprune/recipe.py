@@ -95,7 +95,9 @@ class SearchSection(_Section):
     the target, ``front`` the best one at every size. ``trials`` and ``minutes`` both end a search.
     ``groups`` are shell patterns of weight or node names that share one sparsity (null: only models of
     very many weights are grouped, by similar layers). ``finish`` is how often the plan found is
-    pruned once more with full reconstruction, sparser each time (0: not at all).
+    pruned once more with full reconstruction, sparser each time (0: not at all). ``workers`` trials
+    are made at the same time, by processes of this machine or by a ``backend`` whose cluster answers at
+    ``scheduler``.
     """
 
     controller: Literal["bayes", "evolution", "random", "rl"] = "bayes"
@@ -104,8 +106,10 @@ class SearchSection(_Section):
     minutes: Annotated[float, Field(gt=0)] | None = None
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
     groups: tuple[str, ...] | None = None
-    finish: Annotated[int, Field(ge=0, le=100)] = 4
+    finish: Annotated[int, Field(ge=0, le=100)] = 6
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    backend: Literal["local", "dask", "ray"] = "local"
+    scheduler: str | None = None
 
 
 class PruneSection(_Section):

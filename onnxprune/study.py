@@ -35,7 +35,7 @@ FEEDS = 16
 FEED_SAMPLES = (32, 256)
 """... of no fewer and no more samples than these."""
 
-NOT_OF_THE_SEARCH = ("trials", "minutes", "workers")
+NOT_OF_THE_SEARCH = ("trials", "minutes", "workers", "backend", "scheduler")
 """What may change when a search is resumed."""
 
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from onnxprune.past_run import Compared
+    from onnxprune.recipe import Recipe
     from onnxprune.report import DesignPoint, Quality, Report, ShrinkReport, Totals, WeightReport
+    from onnxprune.search.problem import Trial
 
     Step = Callable[[str, int, int], None]
 
@@ -99,6 +101,32 @@ def show_comparison(
     console.print(table, "", sep="\n")
     for note in notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
+
+
+def show_front(recipe: Recipe, trials: Sequence[Trial], best: Sequence[Trial]) -> None:
+    """Print the trials that no other beats in both cost and drop, and how many there were."""
+    console = Console()
+    target = recipe.parsed_target
+    unit = (target.unit if target else "elements").replace("_", " ")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("trial", unit, "drop", "upper bound", "limit"):
+        table.add_column(heading, justify="right")
+    for trial in best:
+        kept = trial.drop_upper <= recipe.max_drop
+        table.add_row(
+            count_text(trials.index(trial)),
+            count_text(round(trial.cost)),
+            points_text(trial.drop),
+            points_text(trial.drop_upper),
+            _verdict(kept, "kept", "broken"),
+        )
+    stopped = sum(not trial.complete for trial in trials)
+    console.print(table, "", sep="\n")
+    console.print(
+        f"{len(best)} of {len(trials)} trials are beaten by no other in both {unit} and drop; {stopped} were "
+        f"stopped early; drops in points, limit {points_text(recipe.max_drop)}",
+        soft_wrap=True,
+    )
 
 
 def summary(report: Report) -> list[str]:

@@ -47,6 +47,22 @@ class ControllerName(StrEnum):
     RL = "rl"
 
 
+class ObjectiveName(StrEnum):
+    """What a search is for."""
+
+    COST = "cost"
+    DROP = "drop"
+    FRONT = "front"
+
+
+class BackendName(StrEnum):
+    """Who runs the workers."""
+
+    LOCAL = "local"
+    DASK = "dask"
+    RAY = "ray"
+
+
 Model = Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)]
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.", show_default=False)]
 RunFolder = Annotated[
@@ -116,6 +132,29 @@ Trials = Annotated[
 Controller = Annotated[
     ControllerName | None,
     typer.Option("--controller", help="Who searches.  \\[default: bayes]", show_default=False),
+]
+Objective = Annotated[
+    ObjectiveName | None,
+    typer.Option(
+        "--objective",
+        help="cost: the smallest model that keeps --max-drop; drop: the best one within --target; front: the best "
+        "one at every size.  \\[default: cost]",
+        show_default=False,
+    ),
+]
+WorkerCount = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Trials made at the same time.  \\[default: 1]", show_default=False
+    ),
+]
+Backend = Annotated[
+    BackendName | None,
+    typer.Option(
+        "--backend",
+        help="Who runs the workers; dask and ray need --set search.scheduler=ADDRESS.  \\[default: local]",
+        show_default=False,
+    ),
 ]
 Metric = Annotated[
     str | None,

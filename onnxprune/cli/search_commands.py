@@ -11,6 +11,7 @@ import typer
 from onnxprune.cli.app import INTERRUPTED, JOB, app, finish
 from onnxprune.cli.options import (
     AsJson,
+    Backend,
     Controller,
     Data,
     Exclude,
@@ -18,6 +19,7 @@ from onnxprune.cli.options import (
     Memory,
     Metric,
     Model,
+    Objective,
     OpTypes,
     RecipeFile,
     Resume,
@@ -27,10 +29,23 @@ from onnxprune.cli.options import (
     TargetText,
     Threads,
     Trials,
+    WorkerCount,
 )
 
 if TYPE_CHECKING:
     from onnxprune.recipe import Recipe
+
+
+def _show(folder: Path | None) -> None:
+    if folder is None:
+        return
+    from onnxprune.past_run import read_search
+    from onnxprune.search.problem import front
+    from onnxprune.terminal import show_front
+
+    recipe, trials = read_search(folder)
+    show_front(recipe, trials, front(trials))
+    raise typer.Exit
 
 
 @app.command(rich_help_panel=JOB)
@@ -44,7 +59,10 @@ def search(
     max_drop: MaxDrop = None,
     target: TargetText = None,
     controller: Controller = None,
+    objective: Objective = None,
     trials: Trials = None,
+    workers: WorkerCount = None,
+    backend: Backend = None,
     metric: Metric = None,
     memory: Memory = None,
     nodes_to_exclude: Exclude = None,
@@ -53,11 +71,22 @@ def search(
     threads: Threads = None,
     resume: Resume = False,
     as_json: AsJson = False,
+    show: Annotated[
+        Path | None,
+        typer.Option(
+            "--show",
+            help="Print the trials of a run folder that no other beats, and exit.",
+            is_eager=True,
+            callback=_show,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Search the sparsity of each weight that keeps the accuracy floor; write the pruned model.
 
     Example: onnxprune search models/lenet5.onnx --data models/lenet5-data.npz -o runs/search --trials 50
     """
+    del show  # its callback has been called
     from onnxprune.recipe import load_recipe, read_settings
 
     resolved = load_recipe(
@@ -68,7 +97,10 @@ def search(
             "seed": seed,
             "data.metric": metric,
             "search.controller": controller.value if controller else None,
+            "search.objective": objective.value if objective else None,
             "search.trials": trials,
+            "search.workers": workers,
+            "search.backend": backend.value if backend else None,
             "prune.nodes_to_exclude": nodes_to_exclude,
             "prune.op_types_to_prune": op_types_to_prune,
             "estimate.memory": memory,
@@ -89,7 +121,10 @@ def compress(
     max_drop: MaxDrop = None,
     target: TargetText = None,
     controller: Controller = None,
+    objective: Objective = None,
     trials: Trials = None,
+    workers: WorkerCount = None,
+    backend: Backend = None,
     metric: Metric = None,
     encoding: Annotated[
         str | None,
@@ -119,7 +154,10 @@ def compress(
             "seed": seed,
             "data.metric": metric,
             "search.controller": controller.value if controller else None,
+            "search.objective": objective.value if objective else None,
             "search.trials": trials,
+            "search.workers": workers,
+            "search.backend": backend.value if backend else None,
             "prune.nodes_to_exclude": nodes_to_exclude,
             "prune.op_types_to_prune": op_types_to_prune,
             "encode.encoding": encoding,

@@ -13,7 +13,7 @@ from onnxprune.errors import RecipeError
 from onnxprune.plan import Plan
 from onnxprune.report import FinishReport, SearchReport, SplitSizes, TrialReport
 from onnxprune.search.features import variable_features
-from onnxprune.search.finish import Finished, Finisher
+from onnxprune.search.finish import WORTH, Finished, Finisher
 from onnxprune.search.groups import group_weights, levels_of
 from onnxprune.search.journal import Finish, Journal
 from onnxprune.search.levels import open_levels, watch
@@ -22,6 +22,7 @@ from onnxprune.search.plans import Plans, level_losses
 from onnxprune.search.problem import Problem, Trial, front
 from onnxprune.search.run import check_installed, make_controller, run_search
 from onnxprune.search.tester import Tester
+from onnxprune.search.workers import open_workers
 from onnxprune.target_hardware import target_hardware
 from passes.pack import MODEL_BYTES, packed_bytes
 
@@ -188,15 +189,17 @@ def find_plan(search: Search, journal: Journal, progress: Progress) -> Found:
         OutputError: when the journal cannot be written.
     """
     recipe, study, problem = search.recipe, search.study, search.problem
-    minutes = recipe.search.minutes
-    trials = run_search(
-        make_controller(recipe.search.controller, problem, recipe.seed),
-        journal,
-        search.tester,
-        trials=recipe.search.trials,
-        deadline=None if minutes is None else time.monotonic() + 60 * minutes,
-        progress=lambda done, total: progress("search", done, total),
-    )
+    how = recipe.search
+    with open_workers(search.tester, how.workers, how.backend, how.scheduler) as workers:
+        trials = run_search(
+            make_controller(how.controller, problem, recipe.seed),
+            journal,
+            workers,
+            trials=how.trials,
+            at_once=how.workers,
+            deadline=None if how.minutes is None else time.monotonic() + 60 * how.minutes,
+            progress=lambda done, total: progress("search", done, total),
+        )
     best = problem.best(trials)
     finished = _finish(search, journal, trials, best, progress)
     plan = search.plan(finished.keep)
@@ -259,7 +262,7 @@ def _better(problem: Problem, made: Finished, best: Trial) -> bool:
     assert made.finish is not None
     if problem.objective == "drop":
         return made.finish.drop <= best.drop
-    return made.finish.cost <= best.cost
+    return made.finish.cost <= best.cost * WORTH
 
 
 def _budget(recipe: Recipe, dense: float) -> float | None:

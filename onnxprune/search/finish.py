@@ -4,7 +4,11 @@ Levels of a database are solved for the dense model's activations, each weight b
 deserves better: weights pruned one after the other, each given what its pruned predecessors really
 produce (:mod:`passes.sequential`). That loses less, so a plan that is sparser in the same proportions
 may keep the limit too. How much sparser is found by a few more candidates, tested like trials: the shift
-(in halvings of density, equal for all weights) grows until the limit breaks, then the gap is halved.
+(in halvings of density, equal for all weights) grows until the limit breaks, or falls until it is kept,
+then the gap is halved.
+
+The best of hundreds of trials is partly lucky, and loses more on other samples; a finishing try is one of a
+few. So a finish that costs little more than its trial is preferred to it (:data:`WORTH`).
 """
 
 from __future__ import annotations
@@ -28,6 +32,17 @@ if TYPE_CHECKING:
 
 FIRST_SHIFT = 0.25
 """A quarter of a halving: one level."""
+
+WORTH = 1.1
+"""A finish may cost so many times its trial."""
+
+
+def _next_shift(low: float | None, high: float | None) -> float:
+    """Between the sparsest shift that kept the limit and the mildest that did not, or beyond the one."""
+    if low is None:
+        assert high is not None
+        return min(2 * high, -FIRST_SHIFT)
+    return max(2 * low, FIRST_SHIFT) if high is None else (low + high) / 2
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,9 @@ class Finisher:
         """
         tries = self.recipe.search.finish
         best: tuple[Finish, Mapping[str, int]] | None = None
-        low, high, shift = 0.0, None, 0.0
+        low: float | None = None
+        high: float | None = None
+        shift = 0.0
         for done in range(tries):
             plan = self._shifted(keep, shift)
             finish = self._try(number, shift, plan)
@@ -87,10 +104,10 @@ class Finisher:
             kept = self._keeps_limit(finish)
             if kept and (best is None or finish.cost < best[0].cost):
                 best = finish, plan
-            if self.tester.problem.objective == "drop" or (not kept and shift == 0.0):
+            if self.tester.problem.objective == "drop":
                 break
             low, high = (shift, high) if kept else (low, shift)
-            shift = max(2 * shift, FIRST_SHIFT) if high is None else (low + high) / 2
+            shift = _next_shift(low, high)
         if best is None:
             return None
         made = self._prune(best[1])
@@ -123,7 +140,7 @@ class Finisher:
         return {
             name: count
             if count == elements[name] or name in fixed
-            else max(1, round(count * factor))
+            else min(elements[name], max(1, round(count * factor)))
             for name, count in keep.items()
         }
 

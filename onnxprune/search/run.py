@@ -5,21 +5,22 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from onnxprune.errors import RecipeError
+from onnxprune.errors import RecipeError, RunError
+from onnxprune.search.workers import ATTEMPTS
 
 if TYPE_CHECKING:
     from onnxprune.search.controller import Controller
     from onnxprune.search.journal import Journal
     from onnxprune.search.problem import Problem, Trial
     from onnxprune.search.space import Levels
+    from onnxprune.search.workers import Workers
 
 ControllerName = Literal["bayes", "evolution", "random", "rl"]
 CONTROLLERS: tuple[ControllerName, ...] = get_args(ControllerName)
-
-Evaluate = Callable[["Levels", float], "Trial"]
-"""Try a candidate; the second argument is :meth:`Problem.must_beat`, at which the race may stop."""
 
 Progress = Callable[[int, int], None]
 """Called with the trials done and the trials in all."""
@@ -68,33 +69,77 @@ def check_installed(name: str) -> None:
 def run_search(
     controller: Controller,
     journal: Journal,
-    evaluate: Evaluate,
+    workers: Workers,
     *,
     trials: int,
+    at_once: int = 1,
     deadline: float | None = None,
     progress: Progress,
 ) -> list[Trial]:
     """Search until ``trials`` trials are in the journal; those already there are told, not re-run.
 
+    With several trials at once they are told in the order in which they end, so that which candidates
+    come later depends on the machines; the journal says what was tried.
+
     Args:
         controller: fresh; learns the journal's trials first.
         journal: of this search.
-        evaluate: tries a candidate.
+        workers: make trials.
         trials: how many in all.
+        at_once: how many are made at the same time.
         deadline: no trial begins after this reading of :func:`time.monotonic`; None has no limit.
         progress: told after each trial.
+
+    Raises:
+        RunError: when a candidate's worker died :data:`onnxprune.search.workers.ATTEMPTS` times.
     """
     problem = controller.problem
     for trial in journal.trials[:trials]:
         controller.tell(trial)
     progress(len(controller.trials), trials)
-    while len(controller.trials) < trials and (deadline is None or time.monotonic() < deadline):
-        asked = controller.ask()
-        if not asked:
-            break
-        limit = problem.must_beat(problem.space.cost(asked[0]), controller.trials)
-        trial = evaluate(asked[0], limit)
-        journal.add(trial)
-        controller.tell(trial)
-        progress(len(controller.trials), trials)
-    return controller.trials
+    running: dict[Future[Trial], _Running] = {}
+    while True:
+        late = deadline is not None and time.monotonic() >= deadline
+        while not late and len(running) < min(at_once, trials - len(controller.trials)):
+            asked = controller.ask(1, [other.levels for other in running.values()])
+            if not asked:
+                break
+            limit = problem.must_beat(problem.space.cost(asked[0]), controller.trials)
+            running[workers.submit(asked[0], limit)] = _Running(asked[0], limit)
+        if not running:
+            return controller.trials
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            made = _outcome(future, running, workers)
+            if made is not None:
+                journal.add(made)
+                controller.tell(made)
+                progress(len(controller.trials), trials)
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A trial that is being made, for the how many-th time."""
+
+    levels: Levels
+    must_beat: float
+    attempt: int = 1
+
+
+def _outcome(
+    future: Future[Trial], running: dict[Future[Trial], _Running], workers: Workers
+) -> Trial | None:
+    """The trial, or None when its worker died and another one makes it now."""
+    trial, error = running.pop(future), future.exception()
+    if error is None:
+        return future.result()
+    if not workers.lost(error):
+        raise error
+    if trial.attempt == ATTEMPTS:
+        msg = (
+            f"workers died {ATTEMPTS} times over one candidate; give them more memory, or fewer of them "
+            "(--workers), and go on with --resume"
+        )
+        raise RunError(msg) from error
+    again = workers.submit(trial.levels, trial.must_beat)
+    running[again] = _Running(trial.levels, trial.must_beat, trial.attempt + 1)
+    return None
