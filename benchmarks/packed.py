@@ -59,6 +59,17 @@ def pruned(path: Path, sparsity: float) -> ir.Model:
     return model
 
 
+def scattering(model: ir.Model, path: Path, opset: int) -> ir.Model:
+    """The model at an opset that has Scatter, where it can be converted."""
+    if model.opset_imports.get("", 0) >= 9:
+        return model
+    try:
+        return convert_opset(model, opset, path)
+    except ModelError as error:
+        print(f"  stays at its opset: {str(error)[:150]}")
+        return model
+
+
 def constants(model: ir.Model) -> list[tuple[str, bytes]]:
     """All weights, bit for bit."""
     return [(weight.name, weight.array().tobytes()) for weight in collect_weights(model).weights]
@@ -226,7 +237,12 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    kept = Rows(__file__, tables, arguments.json, fresh=arguments.fresh)
+
+    def leave(rows: list[dict[str, object]], told: dict[str, object]) -> Path:
+        figures = {"summary": told, "rows": rows}
+        return record.write(__file__, tables(rows), figures, arguments.json)
+
+    kept = Rows(__file__, leave, arguments.json, fresh=arguments.fresh)
     print(HEAD)
     for count, size in [] if arguments.no_large else [(1, 4096), (4, 2048), (16, 1024)]:
         for sparsity in (0.5, 0.8, 0.9, 0.98):
@@ -240,14 +256,9 @@ def main() -> None:
         for sparsity in arguments.sparsity:
             row = kept.find(path.name, sparsity)
             if row is None:
-                model = pruned(path, sparsity)
+                model = scattering(pruned(path, sparsity), path, arguments.opset)
                 if not collect_weights(model).weights:
                     continue
-                if model.opset_imports.get("", 0) < 9:
-                    try:
-                        model = convert_opset(model, arguments.opset, path)
-                    except ModelError as error:
-                        print(f"  stays at its opset: {str(error)[:150]}")
                 rounds = arguments.rounds if sparsity in arguments.timed else 0
                 kept.add(row := measure(path.name, model, sparsity, rounds))
             print(line(row), flush=True)

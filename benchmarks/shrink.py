@@ -142,7 +142,12 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    kept = Rows(__file__, tables, arguments.json, fresh=arguments.fresh)
+
+    def leave(rows: list[dict[str, object]], told: dict[str, object]) -> Path:
+        figures = {"summary": told, "rows": rows}
+        return record.write(__file__, tables(rows), figures, arguments.json)
+
+    kept = Rows(__file__, leave, arguments.json, fresh=arguments.fresh)
     print(
         f"{'model':32} {'spars.':>5} {'parameters':>29} {'multiply-adds':>28} latency ms, one thread"
     )

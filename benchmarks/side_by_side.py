@@ -114,7 +114,7 @@ class Rows:
 
     Args:
         script: its ``__file__``.
-        tables: of all rows, as :func:`record.write` takes them.
+        leave: writes all rows and a summary, and says where.
         path: JSON file, where it is not the script's own.
         fresh: forget what it holds.
     """
@@ -122,12 +122,12 @@ class Rows:
     def __init__(
         self,
         script: str,
-        tables: Callable[[list[dict[str, object]]], list[dict[str, object]]],
+        leave: Callable[[list[dict[str, object]], dict[str, object]], Path],
         path: Path | None,
         *,
         fresh: bool,
     ) -> None:
-        self._script, self._tables, self._path = script, tables, path
+        self._leave = leave
         known = path or record.RESULTS / f"{Path(script).stem}.json"
         self.rows: list[dict[str, object]] = []
         if known.exists() and not fresh:
@@ -145,8 +145,7 @@ class Rows:
 
     def write(self, summary: dict[str, object]) -> Path:
         """The file: tables, a summary, and all rows."""
-        figures = {"summary": summary, "rows": self.rows}
-        return record.write(self._script, self._tables(self.rows), figures, self._path)
+        return self._leave(self.rows, summary)
 
 
 def model_files(paths: list[Path], min_bytes: int) -> list[Path]:
