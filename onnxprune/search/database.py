@@ -281,7 +281,7 @@ def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def _mapped(path: Path, entry: Entry) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         msg = f"'{path}' is damaged ({error}); delete its folder and search again"
         raise RunError(msg) from error
     if len(array) != len(entry.keeps):
