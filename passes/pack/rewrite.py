@@ -264,7 +264,7 @@ def packed_bytes(array: NDArray[Any]) -> float:
     """
     dtype = ir.DataType.from_numpy(array.dtype)
     item = make_item("", Prepared(array), dtype, codes_for(MODERN_OPSET))
-    return min(float(array.nbytes), *(item.bytes_under(code) for code in item.costs))
+    return min([float(array.nbytes), *(item.bytes_under(code) for code in item.costs)])
 
 
 def _replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:

@@ -26,7 +26,11 @@ def load_benchmark():
     )
     module = importlib.util.module_from_spec(spec)
     sys.modules["benchmark_fetch"] = module
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(ROOT / "benchmarks"))  # where it finds what benchmarks share
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
     return module
 
 

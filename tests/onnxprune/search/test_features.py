@@ -26,7 +26,7 @@ def make_space(groups: dict[str, tuple], sizes: dict[str, int]) -> Space:
 
 @pytest.fixture(scope="module")
 def lenet5():
-    model = ir.load(Path(__file__).parents[2] / "models" / "lenet5.onnx")
+    model = ir.load(Path(__file__).parents[3] / "models" / "lenet5.onnx")
     return collect_weights(model).weights
 
 
