@@ -104,7 +104,7 @@ class SearchSection(_Section):
     objective: Literal["cost", "drop", "front"] = "cost"
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     minutes: Annotated[float, Field(gt=0)] | None = None
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.999
     groups: tuple[str, ...] | None = None
     finish: Annotated[int, Field(ge=0, le=100)] = 6
     workers: Annotated[int, Field(ge=1, le=1024)] = 1

@@ -33,15 +33,19 @@ if TYPE_CHECKING:
 FIRST_SHIFT = 0.25
 """A quarter of a halving: one level."""
 
+MILDEST_SHIFT = -0.125
 WORTH = 1.1
-"""A finish may cost so many times its trial."""
+"""A finish may cost so many times its trial; the mildest shift costs about as much."""
 
 
-def _next_shift(low: float | None, high: float | None) -> float:
-    """Between the sparsest shift that kept the limit and the mildest that did not, or beyond the one."""
+def next_shift(low: float | None, high: float | None) -> float | None:
+    """Between the sparsest shift that kept the limit and the mildest that did not, or beyond the one.
+
+    None once a finish would have to be so much milder than its trial that it is not worth it.
+    """
     if low is None:
         assert high is not None
-        return min(2 * high, -FIRST_SHIFT)
+        return None if high < 0 else MILDEST_SHIFT
     return max(2 * low, FIRST_SHIFT) if high is None else (low + high) / 2
 
 
@@ -62,6 +66,15 @@ class Finished:
     finish: Finish | None
     methods: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A finishing try; ``made`` is None where the journal knew it."""
+
+    plan: Mapping[str, int]
+    finish: Finish
+    made: Pruned | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,30 +106,32 @@ class Finisher:
             progress: told of tries done and in all.
         """
         tries = self.recipe.search.finish
-        best: tuple[Finish, Mapping[str, int]] | None = None
+        best: _Tried | None = None
         low: float | None = None
         high: float | None = None
-        shift = 0.0
+        shift: float | None = 0.0
         for done in range(tries):
-            plan = self._shifted(keep, shift)
-            finish = self._try(number, shift, plan)
+            if shift is None:
+                break
+            tried = self._try(number, shift, self._shifted(keep, shift))
             progress(done + 1, tries)
-            kept = self._keeps_limit(finish)
-            if kept and (best is None or finish.cost < best[0].cost):
-                best = finish, plan
+            kept = self._keeps_limit(tried.finish)
+            if kept and (best is None or tried.finish.cost < best.finish.cost):
+                best = tried
             if self.tester.problem.objective == "drop":
                 break
             low, high = (shift, high) if kept else (low, shift)
-            shift = _next_shift(low, high)
+            shift = next_shift(low, high)
+        progress(tries, tries)
         if best is None:
             return None
-        made = self._prune(best[1])
-        return Finished(best[1], made.constants, best[0], made.methods, made.warnings)
+        made = best.made or self._prune(best.plan)
+        return Finished(best.plan, made.constants, best.finish, made.methods, made.warnings)
 
-    def _try(self, number: int, shift: float, plan: Mapping[str, int]) -> Finish:
+    def _try(self, number: int, shift: float, plan: Mapping[str, int]) -> _Tried:
         for known in self.journal.finishes:
             if (known.finish, known.shift) == (number, shift):
-                return known
+                return _Tried(plan, known, None)
         made = self._prune(plan)
         cost = self.cost_of(plan, made.constants)
         problem = self.tester.problem
@@ -126,7 +141,7 @@ class Finisher:
             number, shift, cost, trial.drop, trial.drop_upper, trial.samples, trial.complete
         )
         self.journal.add_finish(finish)
-        return finish
+        return _Tried(plan, finish, made)
 
     def _keeps_limit(self, finish: Finish) -> bool:
         problem = self.tester.problem

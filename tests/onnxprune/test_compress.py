@@ -238,13 +238,12 @@ def test_a_run_killed_half_way_resumes_to_the_same_result(
     assert untimed(killed) == untimed(finished)
 
 
-def test_ctrl_c_leaves_a_folder_that_can_be_resumed(
-    mlp: Path, mlp_data: Path, tmp_path: Path
-) -> None:
+def test_ctrl_c_leaves_a_folder_that_can_be_resumed(models_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [
-        sys.executable, "-m", "onnxprune", "compress", str(mlp), "--data", str(mlp_data),
-        "-o", str(folder), "--trials", "2000", "--controller", "random",
+        sys.executable, "-m", "onnxprune", "compress", str(models_folder / "lenet300.onnx"),
+        "--data", str(models_folder / "lenet300-data.npz"), "-o", str(folder),
+        "--trials", "5000", "--controller", "random", "--set", "prune.method=magnitude",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     journal = folder / "journal.jsonl"

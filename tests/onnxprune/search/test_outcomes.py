@@ -13,7 +13,7 @@ import pytest
 from onnxprune import api
 from onnxprune.errors import RecipeError
 from onnxprune.recipe import load_recipe
-from onnxprune.search.finish import _next_shift
+from onnxprune.search.finish import WORTH, next_shift
 
 
 def searched(mlp: Path, data: Path, folder: Path, **fields: object) -> dict:
@@ -53,26 +53,34 @@ def test_finishing_tries_are_in_the_journal_and_counted(
     journal = (tmp_path / "run" / "journal.jsonl").read_text()
     lines = [json.loads(line) for line in journal.splitlines()]
     finishes = [line for line in lines if "finish" in line]
-    assert len(finishes) == 3
+    assert 2 <= len(finishes) <= 3
     assert finishes[0]["shift"] == 0
-    assert report["search"]["candidates"] == report["search"]["trials"] + 3
+    assert report["search"]["candidates"] == report["search"]["trials"] + len(finishes)
     assert (
         "finish" not in searched(mlp, mlp_data, tmp_path / "none", **{"search.finish": 0})["search"]
     )
 
 
-@pytest.mark.parametrize("edge", [-1.3, -0.4, 0.1, 0.9])
+@pytest.mark.parametrize("edge", [-0.1, -0.02, 0.1, 0.9])
 def test_shifts_close_in_on_the_sparsest_that_keeps_the_limit(edge: float) -> None:
     low: float | None = None
     high: float | None = None
-    shift = 0.0
-    for _ in range(12):
+    shift: float | None = 0.0
+    for _ in range(10):
+        assert shift is not None
         low, high = (shift, high) if shift <= edge else (low, shift)
-        shift = _next_shift(low, high)
+        shift = next_shift(low, high)
     assert low is not None
     assert high is not None
     assert low <= edge < high
     assert high - low < 0.05
+
+
+def test_shifts_end_where_a_finish_would_not_be_worth_it() -> None:
+    mildest = next_shift(None, 0.0)
+    assert mildest is not None
+    assert 2.0**-mildest <= WORTH
+    assert next_shift(None, mildest) is None
 
 
 def test_a_plan_that_breaks_the_limit_on_held_out_samples_says_so(
