@@ -9,9 +9,9 @@ MODELS = HERE.parent / "models"
 
 
 def progress(step: str, done: int, total: int) -> None:
-    """Called after every trial of the search."""
+    """Called after every trial of the search, and in all other steps."""
     if done == total:
-        print(f"{step}: {total} trials")
+        print(f"{step}: {total} done")
 
 
 def main(output: Path, trials: int = 100) -> onnxprune.Report:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+
+# Tests run side by side, and threads of linear algebra that wait for each other's processor are slow.
+# This is read when numpy is first loaded, and by every process that a test starts.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,7 @@ def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) 
         keeps,
         watched,
         levels,
-        workers=recipe.search.workers,
+        workers=study.threads or os.cpu_count() or 1,
         progress=lambda done, total: progress("levels", done, total),
     )
     target = recipe.parsed_target

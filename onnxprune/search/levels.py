@@ -7,6 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from onnxprune.blas import blas_threads
 from onnxprune.calibrating import Calibration, calibration
 from onnxprune.errors import RecipeError
 from onnxprune.search.database import LevelDatabase, Request, build_levels
@@ -86,7 +87,9 @@ def open_levels(
     ]
 
     def run(todo: Sequence[tuple[Request, Path]]) -> Iterator[None]:
-        with ThreadPoolExecutor(workers) as pool:
+        # Many small systems: one thread of linear algebra for each weight is faster than several for
+        # one, and the same bits come out on every machine.
+        with blas_threads(1), ThreadPoolExecutor(workers) as pool:
             yield from pool.map(build_levels, *zip(*todo, strict=True)) if todo else ()
 
     database.build(requests, run, progress)

@@ -255,11 +255,12 @@ def test_ctrl_c_leaves_a_folder_that_can_be_resumed(models_folder: Path, tmp_pat
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == f"onnxprune: interrupted; continue '{folder}' with --resume\n"
+    fields = {"search.trials": 5, "search.controller": "random", "prune.method": "magnitude"}
     report = api.compress(
-        mlp,
-        mlp_data,
+        models_folder / "lenet300.onnx",
+        models_folder / "lenet300-data.npz",
         folder,
-        load_recipe(None, {"search.trials": 5, "search.controller": "random"}),
+        load_recipe(None, fields),
         resume=True,
     )
     assert report.verification is not None
