@@ -245,14 +245,20 @@ def test_ctrl_c_leaves_a_folder_that_can_be_resumed(models_folder: Path, tmp_pat
         "--data", str(models_folder / "lenet300-data.npz"), "-o", str(folder),
         "--trials", "5000", "--controller", "random", "--set", "prune.method=magnitude",
     ]  # fmt: skip
+    # A shell without job control starts what it puts in the background with Ctrl-C ignored.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    journal = folder / "journal.jsonl"
-    deadline = time.monotonic() + 120
-    while not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    signal.signal(signal.SIGINT, handler)
+    try:
+        journal = folder / "journal.jsonl"
+        deadline = time.monotonic() + 120
+        while not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err == f"onnxprune: interrupted; continue '{folder}' with --resume\n"
     fields = {"search.trials": 5, "search.controller": "random", "prune.method": "magnitude"}
