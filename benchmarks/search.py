@@ -3,10 +3,10 @@
     python benchmarks/search.py [--problems resnet20 lenet5 magika] [--controllers bayes ...] [--trials 400]
 
 All of them choose from one database of levels (second-order pruning from unlabelled calibration samples, no
-training) and are scored on the search split alone. The limit is a drop of one point, kept with 80 %
-confidence there; what is reported is measured on held-out samples that nothing else sees.
+training) and are scored on the search split alone. The limit is a drop of one point there; what is reported
+is measured on held-out samples that nothing else sees.
 
-- ``resnet20``: 512 calibration images from the training set; search on the first 2,500 test images, held
+- ``resnet20``: 1,024 calibration images from the training set; search on the first 2,500 test images, held
   out are the other 2,500 (the model was trained on all training images).
 - ``lenet5``: the shipped LeNet-5; 512 training images; 5,000 and 5,000 test images.
 - ``magika``: agreement with the dense model on files of this Python installation, cut to what it reads.
@@ -57,7 +57,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 MAX_DROP = 0.01
-CONFIDENCE = 0.8
+CONFIDENCE = 0.5
+"""The limit is kept by the estimate itself: what counts is what is reported, on other samples."""
+
+FINISH = 5
 MARKS = (100, 200, 400)
 SEEDS = {"resnet20": 3, "lenet5": 5, "magika": 3}
 TRIALS = {"resnet20": 400, "lenet5": 400, "magika": 100}
@@ -86,7 +89,7 @@ def resnet20() -> Parts:
 
     return Parts(
         SHARED / "models" / "cifar10_resnet20_folded.onnx",
-        images("cifar10_train_20k.npz", slice(512)),
+        images("cifar10_train_20k.npz", slice(1024)),
         images("cifar10_test_5k.npz", slice(2500)),
         images("cifar10_test_5k.npz", slice(2500, 5000)),
     )
@@ -225,8 +228,8 @@ def finished(search: Search, best: Trial, held_out: HeldOut, folder: Path) -> di
     """What becomes of a plan: as it was tried and pruned once more, on held-out samples."""
     keep = search.problem.space.keep(best.levels)
     dense = search.problem.space.cost(search.problem.space.dense)
-    candidates, database = search.tester.candidates, search.tester.database
-    stitched = held_out.quality(candidates.session(database.constants(keep), threads=1))
+    candidates = search.tester.candidates
+    stitched = held_out.quality(candidates.session(search.tester.constants(best.levels), threads=1))
     path = folder / f"finish-{abs(hash(best.levels)):x}.jsonl"
     path.unlink(missing_ok=True)
     journal = Journal(path, {}, resume=False)
@@ -250,7 +253,7 @@ def measure(name: str, arguments: argparse.Namespace, results: dict[str, Any]) -
     folder.mkdir(parents=True, exist_ok=True)
     study = study_of(PROBLEMS[name]())
     recipe = load_recipe(
-        None, {"max_drop": MAX_DROP, "search.confidence": CONFIDENCE, "search.finish": 8}
+        None, {"max_drop": MAX_DROP, "search.confidence": CONFIDENCE, "search.finish": FINISH}
     )
     clock = time.process_time()
     search = open_search(study, recipe, folder / "levels", lambda *_: None)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from onnxprune.data import DataSource
     from onnxprune.in_memory import ModelSource
     from onnxprune.report import Quality, Totals, Verification
+    from onnxprune.rules import Ruled
     from onnxprune.run_folder import RunFolder
     from onnxprune.search.find import Found
     from onnxprune.study import Study
@@ -83,7 +84,7 @@ def _compress(path: Path, job: _Job) -> Report:
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "compress")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
-    weights = weight_reports(study.collection.weights, study.ruled.patterns)
+    weights = weight_reports(study.collection.weights, _ruled(found).patterns)
     with clock.step("encode"):
         hardware.write_weights(
             study.collection.weights, folder.blob, target.storage, clock.progress
@@ -147,7 +148,7 @@ def _search(path: Path, job: _Job) -> Report:
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "search")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
-    weights = weight_reports(study.collection.weights, study.ruled.patterns)
+    weights = weight_reports(study.collection.weights, _ruled(found).patterns)
     totals = totals_of(weights, model_bytes=folder.model.stat().st_size)
     report = Report(
         "search",
@@ -197,7 +198,7 @@ def _search_and_prune(
         if not quality.target_met and recipe.search.objective == "cost":
             instead = held_out.instead(found)
             found = replace(found, report=replace(found.report, instead=instead))
-    search.tester.database.remove()
+    search.remove_levels()
     return found, quality
 
 
@@ -229,9 +230,16 @@ def _verify(study: Study, folder: RunFolder, progress: Progress, *, packed: bool
     return with_checks(compared, checks)
 
 
+def _ruled(found: Found) -> Ruled:
+    """What holds for each weight in the variant that was found."""
+    return found.search.studies[found.variant].ruled
+
+
 def _methods(recipe: Recipe, found: Found) -> dict[str, str]:
-    steps = {"saliency": recipe.prune.method, "controller": recipe.search.controller}
-    return steps | dict(found.methods)
+    pruning = found.search.variants[found.variant].prune
+    steps = {"saliency": pruning.method, "controller": recipe.search.controller}
+    chosen = {name: str(value) for name, value in found.report.chosen.items()}
+    return steps | dict(found.methods) | chosen
 
 
 def _target(recipe: Recipe, totals: Totals) -> TargetReport | None:

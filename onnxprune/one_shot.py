@@ -57,6 +57,16 @@ MAX_SAMPLES = 1024
 BATCH = 64
 
 
+def check_installed(reconstruct: Reconstruct) -> None:
+    """See that what a reconstruction needs is there, without loading it.
+
+    Raises:
+        RecipeError: when it is not.
+    """
+    if reconstruct == "blocks" and importlib.util.find_spec("torch") is None:
+        raise RecipeError(NEEDS_TORCH)
+
+
 @dataclass(frozen=True)
 class OneShot:
     """How to prune in one shot.
@@ -115,6 +125,7 @@ class OneShot:
         if self.reconstruct not in RECONSTRUCTIONS:
             msg = f"reconstruction '{self.reconstruct}' is not known; choose one of {', '.join(RECONSTRUCTIONS)}"
             raise RecipeError(msg)
+        check_installed(self.reconstruct)
         if not 0 <= self.damping <= 10:
             msg = f"damping must lie between 0 and 10 (0.01 is usual), found {self.damping}"
             raise RecipeError(msg)
@@ -272,8 +283,6 @@ class _Job:
 
     def _by_blocks(self, made: Reconstruction) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         """What training block by block makes of constants, and of each block in words."""
-        if importlib.util.find_spec("torch") is None:
-            raise RecipeError(NEEDS_TORCH)
         from onnxprune.finetune.blockwise import BlockTraining, reconstruct_blocks
 
         constants, results = dict(made.constants), []

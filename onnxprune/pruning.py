@@ -176,6 +176,7 @@ def options_of(recipe: Recipe) -> OneShot:
         method=section.method if named else "magnitude",
         pattern=section.pattern,
         damping=section.damping,
+        reconstruct=section.reconstruct,
         seed=recipe.seed,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from onnxprune.errors import RecipeError
+from onnxprune.recipe_marks import take_marks
 from onnxprune.recipe_text import complaint, parse_yaml, put, read_yaml
 from onnxprune.rules import Rule, checked_pattern
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 Unit = Literal["elements", "packed_bytes", "blob_bytes", "cycles"]
 
 _TARGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>x|B|kB|MB|cycles)(?P<blob>:blob)?")
+VARIABLE = ("prune.method", "prune.damping", "prune.pattern")
+"""Fields that a search may decide."""
+
 _FACTORS = {"B": 1, "kB": 1000, "MB": 1000**2}
 
 
@@ -71,6 +76,7 @@ class _Section(BaseModel):
 
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Varied = float | str
 
 
 class DataSection(_Section):
@@ -97,7 +103,9 @@ class SearchSection(_Section):
     very many weights are grouped, by similar layers). ``finish`` is how often the plan found is
     pruned once more with full reconstruction, sparser each time (0: not at all). ``workers`` trials
     are made at the same time, by processes of this machine or by a ``backend`` whose cluster answers at
-    ``scheduler``.
+    ``scheduler``. ``vary`` lists the values of hyper-parameters that the controller decides too:
+    ``prune.method``, ``prune.damping`` or ``prune.pattern``; ``prune: {damping: {search: [0.001, 0.1,
+    log]}}`` says the same.
     """
 
     controller: Literal["bayes", "evolution", "random", "rl"] = "bayes"
@@ -110,17 +118,20 @@ class SearchSection(_Section):
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     backend: Literal["local", "dask", "ray"] = "local"
     scheduler: str | None = None
+    vary: dict[str, Annotated[tuple[Varied, ...], Field(min_length=2)]] = {}
 
 
 class PruneSection(_Section):
     """What is pruned, how and in which pattern; rules say more of single weights.
 
-    Method, damping and pattern are those of ``onnxprune prune``.
+    Method, damping, pattern and reconstruct are those of ``onnxprune prune``. A search tries plans layer by
+    layer, and reconstructs by blocks where it finishes one.
     """
 
     method: Literal["obs", "admm", "exact", "sparsegpt", "wanda", "magnitude"] = "obs"
     damping: Annotated[float, Field(ge=0, le=10)] = 0.01
     pattern: str = "unstructured"
+    reconstruct: Literal["layers", "blocks"] = "layers"
     nodes_to_exclude: tuple[str, ...] = ()
     op_types_to_prune: tuple[str, ...] | None = None
 
@@ -277,6 +288,30 @@ class Recipe(_Section):
     finetune: FinetuneSection = FinetuneSection()
     rules: tuple[Rule, ...] = ()
 
+    @model_validator(mode="after")
+    def _varies_what_can_be(self) -> Recipe:
+        for name, values in self.search.vary.items():
+            if name not in VARIABLE:
+                msg = f"search.vary: '{name}' cannot be searched; choose of {', '.join(VARIABLE)}"
+                raise ValueError(msg)
+            if len(set(values)) < len(values):
+                msg = f"search.vary: '{name}' lists a value twice"
+                raise ValueError(msg)
+            for value in values:
+                _with_pruning(self, {name: value})
+        return self
+
+    def variants(self) -> tuple[Recipe, ...]:
+        """A recipe for each combination of the values that ``search.vary`` lists, the last running fastest.
+
+        Without such values the recipe itself.
+        """
+        names = list(self.search.vary)
+        return tuple(
+            _with_pruning(self, dict(zip(names, values, strict=True)))
+            for values in itertools.product(*self.search.vary.values())
+        )
+
     @property
     def parsed_target(self) -> Target | None:
         """The target, read."""
@@ -302,6 +337,12 @@ class Recipe(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+def _with_pruning(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """A recipe with other values of fields of its pruning, by dotted name."""
+    fields = recipe.prune.model_dump() | {name.split(".")[1]: values[name] for name in values}
+    return recipe.model_copy(update={"prune": PruneSection.model_validate(fields)})
+
+
 def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     """A recipe from a YAML file (or the defaults), with options put over it.
 
@@ -317,6 +358,7 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     for dotted, value in overrides.items():
         if value is not None:
             put(fields, dotted, value, label)
+    take_marks(fields, VARIABLE, label)
     try:
         recipe = Recipe.model_validate(fields)
     except ValidationError as error:

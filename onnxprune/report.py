@@ -167,13 +167,17 @@ class SplitSizes:
 
 @dataclass(frozen=True)
 class TrialReport:
-    """One trial of the search: what it cost (in the unit searched for) and what it lost."""
+    """One trial of the search: what it cost (in the unit searched for) and what it lost.
+
+    ``chosen`` holds the hyper-parameters that it decided, by their fields in the recipe.
+    """
 
     trial: int
     cost: float
     drop: float
     drop_upper: float
     sparsity: Mapping[str, float]
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,11 @@ class InsteadReport:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """How the plan was found. ``candidates`` counts every one that was evaluated."""
+    """How the plan was found.
+
+    ``candidates`` counts every one that was evaluated; ``chosen`` holds the hyper-parameters that the
+    search decided, by their fields in the recipe.
+    """
 
     controller: str
     objective: str
@@ -221,6 +229,7 @@ class SearchReport:
     best: tuple[TrialReport, ...]
     finish: FinishReport | None = None
     instead: InsteadReport | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

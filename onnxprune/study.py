@@ -74,6 +74,10 @@ class Study:
         """What is pruned."""
         return self.ruled.collection
 
+    def ruled_by(self, recipe: Recipe) -> Study:
+        """The same study as another recipe selects and rules; its weights are the same."""
+        return replace(self, ruled=apply_rules(collect_weights(self.model), recipe))
+
     def identity(self, recipe: Recipe) -> dict[str, str]:
         """What a journal must match to be resumed: model, data, and all that shapes the search."""
         settings = recipe.model_dump(mode="json")

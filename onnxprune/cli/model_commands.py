@@ -108,13 +108,13 @@ def prune(
         typer.Option(help="Estimate the statistics of BatchNormalization again."),
     ] = True,
     reconstruct: Annotated[
-        ReconstructName,
+        ReconstructName | None,
         typer.Option(
             "--reconstruct",
             help="blocks then trains layers together towards the dense model's values, without labels; "
             "needs torch.",
         ),
-    ] = ReconstructName.LAYERS,
+    ] = None,
     encoding: EncodingText = None,
     memory: Memory = None,
     nodes_to_exclude: Exclude = None,
@@ -137,6 +137,7 @@ def prune(
         "prune.method": None if method is None else method.value,
         "prune.pattern": pattern,
         "prune.damping": damping,
+        "prune.reconstruct": None if reconstruct is None else reconstruct.value,
         "seed": seed,
         "encode.encoding": encoding,
         "estimate.memory": memory,
@@ -148,7 +149,6 @@ def prune(
         sequential=sequential,
         bias_correction=bias_correction,
         batch_norm=batch_norm,
-        reconstruct=reconstruct.value,
     )
     with progress_bars() as progress:
         report = api.prune(

@@ -49,8 +49,9 @@ class BayesController(Controller):
 
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed)
-        small = problem.space.dimensions <= PROCESS_DIMENSIONS
-        self._surrogate: Surrogate = Process(seed) if small else Forest(seed)
+        space = problem.space
+        kind = Process if space.dimensions <= PROCESS_DIMENSIONS else Forest
+        self._surrogate: Surrogate = kind(seed, len(space.choices))
 
     def propose(self, pending: Sequence[Levels], rng: np.random.Generator) -> Levels | None:
         """The unseen candidate of highest expected gain, or None when the pool has none."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.search.aim import undercut
 from onnxprune.search.controller import Controller
-from onnxprune.search.neighbours import parents
+from onnxprune.search.neighbours import parents, rechosen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,10 @@ class EvolutionController(Controller):
             parent = elite[min(len(elite) - 1, int(rng.integers(4) == 0))] if elite else None
             base = np.array(parent.levels if parent else space.dense, np.float64)
             limit = undercut(self.problem, parent, self.trials) if budget is None else budget
-            child = _swapped(base, rng, STEP * (1 + attempt / 20))
+            first = len(space.choices)
+            child = base.copy()
+            child[first:] = _swapped(base[first:], rng, STEP * (1 + attempt / 20))
+            child = rechosen(space, base[None], child[None], rng)[0]
             if limit < space.cost(tuple(int(level) for level in base)) or budget is not None:
                 levels = space.within(child.tolist(), limit)
             else:

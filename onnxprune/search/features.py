@@ -50,7 +50,9 @@ SAMPLED = 2**16
 
 
 def variable_features(space: Space, weights: Sequence[Weight]) -> tuple[tuple[float, ...], ...]:
-    """The features of each variable, ``(D, F)`` between 0 and 1; groups hold means over weights.
+    """The features of each decision, ``(D, F)`` between 0 and 1; groups hold means over weights.
+
+    Choices have none: zeros.
 
     After AMC (He et al. 2018), whose features are kind, channels, stride, kernel and FLOPs; what is
     spent and left is seen during a walk. To these come two shares of small weights (below a tenth and
@@ -64,14 +66,15 @@ def variable_features(space: Space, weights: Sequence[Weight]) -> tuple[tuple[fl
     rows = [
         np.mean([known[name] for name in variable.keeps], axis=0) for variable in space.variables
     ]
-    table = np.array(rows).reshape(space.dimensions, len(FEATURES))
+    table = np.array(rows).reshape(len(space.variables), len(FEATURES))
     column = dict(zip(FEATURES, table.T, strict=True))
     column["cost_share"][:] = [variable.costs[0] for variable in space.variables]
     for name, values in column.items():
         values[:] = _shares(values) if name.endswith("_share") else values
         if name not in SHARES:
             values[:] = _spread(values)
-    return tuple(tuple(float(value) for value in row) for row in table)
+    none = ((0.0,) * len(FEATURES),) * len(space.choices)
+    return none + tuple(tuple(float(value) for value in row) for row in table)
 
 
 def _features(weight: Weight) -> list[float]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnxprune
-from onnxprune import hardware
+from onnxprune import hardware, one_shot
 from onnxprune.candidates import Candidates
 from onnxprune.errors import RecipeError
+from onnxprune.files import output_error
 from onnxprune.plan import Plan
 from onnxprune.report import FinishReport, SearchReport, SplitSizes, TrialReport
 from onnxprune.search.features import variable_features
@@ -22,6 +23,7 @@ from onnxprune.search.measure import CostOf, measured_space
 from onnxprune.search.plans import Plans, level_losses
 from onnxprune.search.problem import Problem, Trial, front
 from onnxprune.search.run import check_installed, make_controller, run_search
+from onnxprune.search.space import Choice
 from onnxprune.search.tester import Tester
 from onnxprune.search.workers import open_workers
 from onnxprune.target_hardware import target_hardware
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from onnxprune.recipe import Recipe, Unit
     from onnxprune.search.space import Levels
     from onnxprune.study import Study
+    from passes.moments import Moments
 
     Progress = Callable[[str, int, int], None]
 
@@ -53,6 +56,7 @@ class Found:
         kept: whether any trial kept the limit.
         trials: all of them.
         search: what was searched, to try other trials of it.
+        variant: of the plan; see :class:`Search`.
         report: for the report.
         methods: how weights were pruned.
         warnings: sentences for the report.
@@ -63,6 +67,7 @@ class Found:
     kept: bool
     trials: tuple[Trial, ...]
     search: Search
+    variant: int
     report: SearchReport
     methods: Mapping[str, str]
     warnings: tuple[str, ...] = ()
@@ -85,6 +90,8 @@ class Search:
 
     Attributes:
         study, recipe: as given.
+        variants: the recipe for each variant of the space.
+        studies: the study as each of them selects and rules.
         tester: tries candidates of its ``problem``.
         plans: those that need no trial.
         unit: of the costs.
@@ -93,6 +100,8 @@ class Search:
 
     study: Study
     recipe: Recipe
+    variants: tuple[Recipe, ...]
+    studies: tuple[Study, ...]
     tester: Tester
     plans: Plans
     unit: Unit
@@ -118,6 +127,13 @@ class Search:
             for weight in self.study.collection.weights
         )
 
+    def remove_levels(self) -> None:
+        """Delete the databases, once nothing of the search is needed any more."""
+        for database in self.tester.databases:
+            database.remove()
+        if len(self.tester.databases) > 1:
+            self.tester.databases[0].folder.parent.rmdir()
+
 
 def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) -> Search:
     """Build the levels that are missing, and pose the problem.
@@ -134,30 +150,42 @@ def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) 
         OutputError: when it cannot be written.
     """
     check_installed(recipe.search.controller)
+    one_shot.check_installed(recipe.prune.reconstruct)
     weights = study.collection.weights
+    variants = recipe.variants()
+    studies = tuple(study.ruled_by(variant) for variant in variants)
     groups = group_weights(study.ruled, recipe.search.groups)
-    keeps: dict[str, tuple[int, ...]] = {}
+    keeps: list[dict[str, tuple[int, ...]]] = [{} for _ in variants]
     for _, members in groups:
-        keeps |= levels_of(members, study.ruled)
-    watched = watch(study, recipe)
-    database = open_levels(
-        study,
-        recipe,
-        keeps,
-        watched,
-        levels,
-        workers=study.threads or os.cpu_count() or 1,
-        progress=lambda done, total: progress("levels", done, total),
-    )
+        for number, own in enumerate(levels_of(members, [one.ruled for one in studies])):
+            keeps[number].update(own)
+    watched = watch(study, recipe, variants)
+    known: dict[str, Moments] = {}
     target = recipe.parsed_target
     unit: Unit = target.unit if target else "elements"
     cost_of, base = _costs(study, recipe, unit)
-    space = measured_space(groups, keeps, database, cost_of, base)
+    databases, spaces = [], []
+    for number, (one, variant) in enumerate(zip(studies, variants, strict=True)):
+        database = open_levels(
+            one,
+            variant,
+            keeps[number],
+            watched,
+            known,
+            levels if len(variants) == 1 else _part(levels, number),
+            workers=study.threads or os.cpu_count() or 1,
+            progress=lambda done, total: progress("levels", done, total),
+        )
+        databases.append(database)
+        spaces.append(measured_space(groups, keeps[number], database, cost_of, base))
+    choices = tuple(Choice(name, values) for name, values in recipe.search.vary.items())
+    others = tuple(space.variables for space in spaces[1:])
+    space = replace(spaces[0], choices=choices, others=others)
     losses = None
     if watched is not None:
         losses = level_losses(
             weights,
-            database,
+            databases[0],
             watched.output_error(),
             lambda done, total: progress("sensitivity", done, total),
         )
@@ -174,13 +202,13 @@ def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) 
     )
     tester = Tester(
         problem,
-        database,
-        Candidates(study.path, database.names),
+        tuple(databases),
+        Candidates(study.path, set().union(*(database.names for database in databases))),
         study.evaluator,
         recipe.search.confidence,
         study.threads,
     )
-    return Search(study, recipe, tester, plans, unit, cost_of)
+    return Search(study, recipe, variants, studies, tester, plans, unit, cost_of)
 
 
 def find_plan(search: Search, journal: Journal, progress: Progress) -> Found:
@@ -215,6 +243,7 @@ def find_plan(search: Search, journal: Journal, progress: Progress) -> Found:
         splits=SplitSizes(len(study.calibration), len(study.search), len(study.held_out)),
         best=_best_trials(search, trials),
         finish=None if finished.finish is None else _finish_report(finished.finish),
+        chosen=problem.space.values(best.levels) if best else {},
     )
     return Found(
         plan,
@@ -222,6 +251,7 @@ def find_plan(search: Search, journal: Journal, progress: Progress) -> Found:
         best is not None,
         tuple(trials),
         search,
+        problem.space.variant(best.levels) if best else 0,
         report,
         finished.methods,
         finished.warnings,
@@ -230,8 +260,7 @@ def find_plan(search: Search, journal: Journal, progress: Progress) -> Found:
 
 def constants_of(search: Search, levels: Levels) -> tuple[Plan, Mapping[str, NDArray[Any]]]:
     """The plan of a candidate as it was tried, and what to put in the model's place."""
-    keep = search.problem.space.keep(levels)
-    return search.plan(keep), search.tester.database.constants(keep)
+    return search.plan(search.problem.space.keep(levels)), search.tester.constants(levels)
 
 
 def _finish(
@@ -241,9 +270,11 @@ def _finish(
     best: Trial | None,
     progress: Progress,
 ) -> Finished:
-    study, recipe = search.study, search.recipe
-    space, database = search.problem.space, search.tester.database
-    keep = space.keep(best.levels if best else space.dense)
+    space = search.problem.space
+    levels = best.levels if best else space.dense
+    variant, keep = space.variant(levels), space.keep(levels)
+    study, recipe = search.studies[variant], search.variants[variant]
+    database = search.tester.databases[variant]
     if best and recipe.prune.method != "magnitude" and recipe.search.finish:
         finisher = Finisher(study, recipe, search.tester, journal, search.cost)
         made = finisher.run(
@@ -253,6 +284,15 @@ def _finish(
             return made
     methods = {name: database.entries[name].method for name in keep}
     return Finished(keep, database.constants(keep), None, methods)
+
+
+def _part(levels: Path, number: int) -> Path:
+    """Where the levels of one of several variants are."""
+    try:
+        levels.mkdir(exist_ok=True)
+    except OSError as error:
+        raise output_error(levels, error) from error
+    return levels / f"{number:02d}"
 
 
 def _finish_report(finish: Finish) -> FinishReport:
@@ -315,6 +355,7 @@ def _best_trials(search: Search, trials: list[Trial]) -> tuple[TrialReport, ...]
             trial.drop,
             trial.drop_upper,
             search.plan(problem.space.keep(trial.levels)).sparsity,
+            problem.space.values(trial.levels),
         )
         for trial in shown
     )

@@ -2,7 +2,7 @@
 
 Levels of a database are solved for the dense model's activations, each weight by itself. The plan
 deserves better: weights pruned one after the other, each given what its pruned predecessors really
-produce (:mod:`passes.sequential`). That loses less, so a plan that is sparser in the same proportions
+produce (:mod:`passes.sequential`), and blocks of them trained where the recipe says so. That loses less, so a plan that is sparser in the same proportions
 may keep the limit too. How much sparser is found by a few more candidates, tested like trials: the shift
 (in halvings of density, equal for all weights) grows until the limit breaks, or falls until it is kept,
 then the gap is halved.
@@ -165,6 +165,7 @@ class Finisher:
             method=prune.method,
             pattern=prune.pattern,
             damping=prune.damping,
+            reconstruct=prune.reconstruct,
             seed=self.recipe.seed,
         )
         return prune_one_shot(

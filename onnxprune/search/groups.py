@@ -58,15 +58,24 @@ def group_weights(ruled: Ruled, patterns: Sequence[str] | None) -> list[Group]:
     return [_named(tuple(members)) for members in alike.values()]
 
 
-def levels_of(weights: Sequence[Weight], ruled: Ruled) -> dict[str, tuple[int, ...]]:
-    """How many elements each weight of a group may keep, by level.
+def levels_of(
+    weights: Sequence[Weight], variants: Sequence[Ruled]
+) -> tuple[dict[str, tuple[int, ...]], ...]:
+    """How many elements each weight of a group may keep, by level, for each variant.
 
-    One level where a rule fixes it; else the ladder, from all that the weight's pattern allows.
+    One level where a rule fixes it; else the ladder, from all that a variant's pattern allows. All
+    variants have as many levels: what one's pattern does not allow is what it allows at most.
     """
-    if weights[0].name in ruled.keep:
-        return {weight.name: (ruled.keep[weight.name],) for weight in weights}
-    most = [ruled.most(weight) for weight in weights]
-    return dict(zip((weight.name for weight in weights), ladder(*most), strict=True))
+    if weights[0].name in variants[0].keep:
+        return tuple({w.name: (ruled.keep[w.name],) for w in weights} for ruled in variants)
+    rungs = ladder(*(max(ruled.most(weight) for ruled in variants) for weight in weights))
+    return tuple(
+        {
+            weight.name: tuple(min(count, ruled.most(weight)) for count in counts)
+            for weight, counts in zip(weights, rungs, strict=True)
+        }
+        for ruled in variants
+    )
 
 
 def _by_pattern(ruled: Ruled, patterns: Sequence[str]) -> list[Group]:

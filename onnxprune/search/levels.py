@@ -19,19 +19,27 @@ if TYPE_CHECKING:
 
     from onnxprune.recipe import Recipe
     from onnxprune.study import Study
+    from passes.moments import Moments
 
 
-def watch(study: Study, recipe: Recipe) -> Calibration | None:
-    """The calibration part of the data, ready to be run; None for a method that needs none.
+def watch(study: Study, recipe: Recipe, variants: Sequence[Recipe]) -> Calibration | None:
+    """The calibration part of the data, ready to be run; None where no method needs it.
+
+    Args:
+        study: the model and its data.
+        recipe: all settings.
+        variants: of it, whose methods are asked.
 
     Raises:
-        RecipeError: when the method needs data and the recipe leaves no part for calibration.
+        RecipeError: when a method needs data and the recipe leaves no part for calibration.
     """
-    if recipe.prune.method == "magnitude":
+    methods = [variant.prune.method for variant in variants]
+    needing = [method for method in methods if method != "magnitude"]
+    if not needing:
         return None
     if not len(study.calibration):
         msg = (
-            f"prune.method {recipe.prune.method} needs calibration data: set data.calibration above 0, "
+            f"prune.method {needing[0]} needs calibration data: set data.calibration above 0, "
             "or prune.method=magnitude"
         )
         raise RecipeError(msg)
@@ -43,6 +51,7 @@ def open_levels(
     recipe: Recipe,
     keeps: Mapping[str, tuple[int, ...]],
     watched: Calibration | None,
+    known: dict[str, Moments],
     folder: Path,
     *,
     workers: int,
@@ -55,6 +64,7 @@ def open_levels(
         recipe: method, damping, pattern and seed.
         keeps: by weight, elements kept at each level, falling.
         watched: of :func:`watch`.
+        known: moments of layers' inputs by weight; those that are missing are taken, and added.
         folder: of the database.
         workers: weights that are pruned at the same time, in threads.
         progress: told of weights done and in all.
@@ -66,19 +76,21 @@ def open_levels(
     """
     database = LevelDatabase(folder, _header(study, recipe, keeps))
     weights = study.collection.weights
-    layers = {} if watched is None else {x.name: x for x in find_layers(study.model.graph, weights)}
+    blind = watched is None or recipe.prune.method == "magnitude"
+    layers = {} if blind else {x.name: x for x in find_layers(study.model.graph, weights)}
     missing = [
         layers[weight.name]
         for number, weight in enumerate(weights)
-        if weight.name in layers and not database.has(number)
+        if weight.name in layers and not database.has(number) and weight.name not in known
     ]
-    moments = watched.moments(missing) if watched is not None and missing else {}
+    if watched is not None and missing:
+        known |= watched.moments(missing)
     requests = [
         Request(
             weight,
-            tuple(keep for keep in keeps[weight.name] if keep < weight.elements),
+            tuple(dict.fromkeys(keep for keep in keeps[weight.name] if keep < weight.elements)),
             layers.get(weight.name),
-            moments.get(weight.name),
+            known.get(weight.name),
             study.ruled.patterns[weight.name],
             recipe.prune.method,
             recipe.prune.damping,
@@ -100,7 +112,7 @@ def _header(
     study: Study, recipe: Recipe, keeps: Mapping[str, tuple[int, ...]]
 ) -> dict[str, str | float]:
     settings = {
-        "prune": recipe.prune.model_dump(mode="json"),
+        "prune": recipe.prune.model_dump(mode="json", exclude={"reconstruct"}),
         "rules": [rule.model_dump(mode="json") for rule in recipe.rules],
         "data": recipe.data.model_dump(mode="json"),
         "seed": recipe.seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxprune.search.problem import Problem, Trial
-    from onnxprune.search.space import Levels
+    from onnxprune.search.space import Levels, Space
 
 STRIDES = (1.0, 3.0, 8.0, 20.0)
 """Standard deviations, in levels, of the steps away from a good candidate."""
+
+REDRAWN = 0.2
+"""How likely a choice is drawn anew; steps of levels mean nothing to it."""
 
 
 def parents(
@@ -42,7 +45,7 @@ def around(
     rng: np.random.Generator,
     budget: float | None,
 ) -> NDArray[np.int64]:
-    """``size`` candidates ``(M, D)``: some variables of a base moved by random steps.
+    """``size`` candidates ``(M, D)``: some decisions of a base moved by random steps.
 
     With a budget each is shifted to it, so that what one variable loses the others gain.
     """
@@ -52,9 +55,25 @@ def around(
     moved = rng.random(base.shape) < rng.uniform(1.0 / space.dimensions, 1.0, size=(size, 1))
     steps = rng.standard_normal(base.shape) * stride * moved
     if budget is not None:
-        return space.within_many(base + steps, np.full(size, budget))
-    moved_to: NDArray[np.int64] = np.clip(base + np.rint(steps).astype(np.int64), 0, space.tops)
+        return space.within_many(rechosen(space, base, base + steps, rng), np.full(size, budget))
+    stepped = rechosen(space, base, base + np.rint(steps), rng)
+    moved_to: NDArray[np.int64] = np.clip(stepped, 0, space.tops).astype(np.int64)
     return moved_to
+
+
+def rechosen(
+    space: Space,
+    base: NDArray[Any],
+    moved: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Candidates ``moved`` ``(M, D)`` with the choices of their ``base``, some drawn anew."""
+    first = len(space.choices)
+    if first:
+        drawn = rng.integers(0, space.tops[:first] + 1, size=(len(base), first))
+        anew = rng.random(drawn.shape) < REDRAWN
+        moved[:, :first] = np.where(anew, drawn, base[:, :first])
+    return moved
 
 
 def unseen(candidates: NDArray[np.int64], seen: set[Levels]) -> NDArray[np.int64]:

@@ -101,7 +101,7 @@ class Plans:
     def _by_loss(self, sparsity: float) -> dict[str, int]:
         assert self._losses is not None
         keeps = {
-            name: np.array(counts)
+            name: np.array(list(dict.fromkeys(counts)))
             for variable in self._space.variables
             for name, counts in variable.keeps.items()
         }

@@ -79,7 +79,7 @@ class Problem:
         if self.objective != "front":
             return self.budget
         space = self.space
-        dense, least = space.cost(space.dense), space.cost(tuple(space.tops.tolist()))
+        dense, least = space.cost(space.dense), space.least_cost
         place = (number + 1) * 0.618033988749895 % 1.0
         return max(least, float(dense / FRONT_SPAN**place))
 
@@ -113,13 +113,16 @@ class Problem:
         """Which candidates ``(M, D)`` prune every weight at least as much as one that failed badly.
 
         Badly is a drop of more than twice the limit. More pruning seldom loses less, so such
-        candidates wait until nothing else is left. Nothing is hopeless where there is no limit.
+        candidates of the same variant wait until nothing else is left. Nothing is hopeless where
+        there is no limit.
         """
-        result = np.zeros(len(levels), dtype=np.bool_)
+        result, first = np.zeros(len(levels), dtype=np.bool_), len(self.space.choices)
         if self.objective == "cost":
             for trial in trials:
                 if trial.drop > 2 * self.max_drop:
-                    result |= (levels >= np.array(trial.levels)).all(axis=1)
+                    failed = np.array(trial.levels)
+                    harder = (levels >= failed)[:, first:].all(axis=1)
+                    result |= harder & (levels == failed)[:, :first].all(axis=1)
         return result
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:

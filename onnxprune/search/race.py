@@ -5,8 +5,8 @@ all N lies above
 
     mean_n - z s sqrt(1/n - 1/N)
 
-with the confidence asked for (s is the standard deviation of the differences, z its quantile; the last
-factor is the correction for a finite population). A candidate is given up when even that best case does
+with the confidence asked for, but at least 95 % (s is the standard deviation of the differences, z its
+quantile; the last factor is the correction for a finite population). A candidate is given up when even that best case does
 not reach what it must. Source of the idea: Maron and Moore 1994, "Hoeffding Races"; we take the normal
 distribution, which is tighter, and know N.
 """
@@ -30,6 +30,10 @@ STAGES = tuple(stage / 16 for stage in range(1, 17))
 
 FIRST_STAGE = 64
 """... but not before so many samples."""
+
+SURE = 0.95
+"""However low a confidence a trial must keep the limit with, so sure must we be that it cannot: else
+what is kept is what was lucky at every stage."""
 
 
 def race(
@@ -62,7 +66,7 @@ def race(
             break
         if scores.size >= FIRST_STAGE:
             margin = _margin(drop, scores.size, total, confidence) if bounded else 0.0
-            if _least(drop, scores.size, total, confidence) + margin > must_beat:
+            if _least(drop, scores.size, total, max(confidence, SURE)) + margin > must_beat:
                 break
     seen = scores.size
     upper = max(drop.mean, drop.centre + _margin(drop, seen, total, confidence))

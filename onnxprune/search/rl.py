@@ -16,7 +16,7 @@ import numpy as np
 from onnxprune.search.agent import Agent
 from onnxprune.search.aim import undercut
 from onnxprune.search.controller import Controller
-from onnxprune.search.neighbours import parents
+from onnxprune.search.neighbours import parents, rechosen
 from onnxprune.search.pruning_env import PruningEnv
 from onnxprune.search.rewards import margin
 
@@ -129,7 +129,7 @@ class RlController(Controller):
         share = rng.uniform(1 / space.dimensions, 1, size=(self._near, 1))
         moved = rng.random(base.shape) < share
         stride = rng.choice(STRIDES, size=(self._near, 1))
-        near = base + rng.standard_normal(base.shape) * stride * moved
+        near = rechosen(space, base, base + rng.standard_normal(base.shape) * stride * moved, rng)
         walks = self._screened - self._near
         episodes = self._env.walk.begin(np.full(walks, budget))
         spread = noise * (rng.choice(SPREADS, size=walks) if self._screened > 1 else 1.0)

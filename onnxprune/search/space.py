@@ -1,19 +1,24 @@
 """What is searched: a level of density for each variable, and what a choice of levels costs.
 
-A variable is a weight, or a group of similar weights that share one density.
+A variable is a weight, or a group of similar weights that share one density. Hyper-parameters of pruning
+may be decided too, each once for the whole model: then every combination of them, a variant, has levels
+of its own.
 
 Notations
 ---------
-D     number of variables; tied consumers of a weight count once.
+C     number of choices, the hyper-parameters; mostly none.
+D     number of decisions: the choices, then the variables; tied consumers of a weight count once.
+V     number of variants, the product of the choices' values.
 L     number of levels on a variable's ladder; level 0 keeps all, each further level keeps less.
-levels  a candidate: int ``(D,)``, or ``(M, D)`` for M candidates at once.
+levels  a candidate: int ``(D,)``, or ``(M, D)`` for M candidates at once; a choice's level is the
+      index of its value.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,26 +75,59 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Space:
-    """The decision variables.
+class Choice:
+    """A hyper-parameter of pruning that is decided with the levels.
 
     Attributes:
-        variables: in the order of the model's graph.
+        name: the recipe's field, for instance ``prune.damping``.
+        values: to choose from.
+    """
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The decisions.
+
+    Attributes:
+        variables: in the order of the model's graph; those of the first variant.
         base_cost: what the model costs beside its weights.
+        choices: hyper-parameters that are decided too.
+        others: the variables of the other variants, the last choice running fastest; same names and
+            numbers of levels as ``variables``.
     """
 
     variables: tuple[Variable, ...]
     base_cost: float = 0.0
+    choices: tuple[Choice, ...] = ()
+    others: tuple[tuple[Variable, ...], ...] = ()
 
     @property
     def dimensions(self) -> int:
-        """Number of variables, D."""
-        return len(self.variables)
+        """Number of decisions, D."""
+        return len(self.choices) + len(self.variables)
 
     @cached_property
     def tops(self) -> NDArray[np.int64]:
-        """The highest level of each variable, int64 ``(D,)``."""
-        return np.array([variable.top for variable in self.variables], dtype=np.int64)
+        """The highest level of each decision, int64 ``(D,)``."""
+        choices = [len(choice.values) - 1 for choice in self.choices]
+        return np.array([*choices, *(v.top for v in self.variables)], dtype=np.int64)
+
+    @cached_property
+    def costs(self) -> tuple[NDArray[np.float64], ...]:
+        """By decision, what its levels cost in each variant, float64 ``(V, L)``; choices cost nothing."""
+        variants = (self.variables, *self.others)
+        free = [np.zeros((len(variants), len(choice.values))) for choice in self.choices]
+        columns = zip(*variants, strict=True)
+        return (*free, *(np.array([variable.costs for variable in same]) for same in columns))
+
+    @property
+    def least_cost(self) -> float:
+        """The cost where everything is at its last level, in the variant where that is least."""
+        last = sum((costs[:, -1] for costs in self.costs), np.zeros(1))
+        return self.base_cost + float(last.min())
 
     @property
     def dense(self) -> Levels:
@@ -98,28 +136,48 @@ class Space:
 
     def cost(self, levels: Levels) -> float:
         """Total cost of one candidate."""
-        return self.base_cost + sum(
-            variable.costs[level] for variable, level in zip(self.variables, levels, strict=True)
-        )
+        return float(self.cost_many(np.array([levels], dtype=np.int64))[0])
 
     def cost_many(self, levels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Total costs of candidates ``(M, D)``; float64 ``(M,)``."""
-        total = np.full(len(levels), self.base_cost)
-        for column, variable in enumerate(self.variables):
-            total += np.asarray(variable.costs)[levels[:, column]]
+        total, variants = np.full(len(levels), self.base_cost), self.variants(levels)
+        for column, costs in enumerate(self.costs):
+            total += costs[variants, levels[:, column]]
         return total
+
+    def variants(self, levels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which variants candidates ``(M, D)`` choose; int64 ``(M,)``."""
+        chosen = np.zeros(len(levels), dtype=np.int64)
+        for column, choice in enumerate(self.choices):
+            chosen = chosen * len(choice.values) + levels[:, column]
+        return chosen
+
+    def variant(self, levels: Levels) -> int:
+        """Which variant one candidate chooses."""
+        return int(self.variants(np.array([levels], dtype=np.int64))[0])
+
+    def values(self, levels: Levels) -> dict[str, Any]:
+        """The hyper-parameters that a candidate chooses, by name."""
+        return {
+            choice.name: choice.values[level]
+            for choice, level in zip(self.choices, levels, strict=False)
+        }
 
     def keep(self, levels: Levels) -> dict[str, int]:
         """How many elements each weight keeps, by name."""
+        variables = (self.variables, *self.others)[self.variant(levels)]
         return {
             name: keeps[level]
-            for variable, level in zip(self.variables, levels, strict=True)
+            for variable, level in zip(variables, levels[len(self.choices) :], strict=True)
             for name, keeps in variable.keeps.items()
         }
 
     def nearest(self, keep: Mapping[str, int]) -> Levels:
-        """The candidate nearest to an allocation (by density ratio, over a variable's weights)."""
-        return tuple(
+        """The candidate nearest to an allocation (by density ratio, over a variable's weights).
+
+        It chooses the first variant.
+        """
+        return (0,) * len(self.choices) + tuple(
             int(
                 sum(
                     np.abs(np.log(np.maximum(1, keeps)) - np.log(max(1, keep[name]))) * keeps[0]
@@ -141,7 +199,8 @@ class Space:
 
         All levels of a candidate are shifted alike, up or down, and clipped to their ladders; so
         densities keep their proportions. Fractions of a level round up one variable after the other,
-        which fills the budget finely. Where even the last levels cost more, those come back.
+        which fills the budget finely. Where even the last levels cost more, those come back. Choices
+        are rounded, and stay.
 
         Args:
             levels: real-valued, ``(M, D)``.
@@ -151,13 +210,16 @@ class Space:
             int64 ``(M, D)``.
         """
         # Fractional parts that differ by variable, so that a shift moves one of them at a time.
-        aim = levels + np.arange(self.dimensions) * 0.618033988749895 % 1.0
+        first = len(self.choices)
+        chosen = np.rint(levels[:, :first])
+        aim = levels[:, first:] + np.arange(len(self.variables)) * 0.618033988749895 % 1.0
         low = -aim.max(axis=1, initial=0.0) - 1  # even the dense candidate
-        high = (self.tops - aim).max(axis=1, initial=0.0) + 1  # even the last levels
+        high = (self.tops[first:] - aim).max(axis=1, initial=0.0) + 1  # even the last levels
 
         def shifted(shift: NDArray[np.float64]) -> NDArray[np.int64]:
-            moved: NDArray[np.int64] = np.floor(aim + shift[:, None]).astype(np.int64)
-            return np.clip(moved, 0, self.tops)
+            moved = np.hstack([chosen, np.floor(aim + shift[:, None])]).astype(np.int64)
+            clipped: NDArray[np.int64] = np.clip(moved, 0, self.tops)
+            return clipped
 
         for _ in range(32):
             shift = (low + high) / 2

@@ -1,11 +1,13 @@
 """Models of the drop over candidates: scikit-optimize's Gaussian process and its forest.
 
 Both depart from a trend that rises with the level of every variable: far from all trials, pruning
-more must not look as safe as anything else.
+more must not look as safe as anything else. Choices follow no trend; to the models their values lie in a
+row, which is right for numbers in order and harmless for a few names.
 
 Notations
 ---------
-M  candidates to predict, T  trials, D  variables; units are levels scaled to 0..1.
+M  candidates to predict, T  trials, D  decisions, C  choices among them (the first columns); units are
+levels scaled to 0..1.
 """
 
 from __future__ import annotations
@@ -59,10 +61,12 @@ class Process:
 
     Args:
         seed: of the restarts of the fit.
+        choices: C.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, choices: int = 0) -> None:
         self._seed = seed
+        self._choices = choices
         self._kernels: dict[int, Any] = {}
 
     def predict(
@@ -80,7 +84,9 @@ class Process:
             self._kernels[prefix] = self._fit(_kernel(units.shape[1]), *first, search=True).kernel_
         model = self._fit(self._kernels[prefix], units, target, search=False)
         mean, deviation = model.predict(at, return_std=True)
-        return mean + features(at) @ rising_trend(units, target), deviation
+        varied = units[:, self._choices :]
+        trend = rising_trend(varied, target)
+        return mean + features(at[:, self._choices :]) @ trend, deviation
 
     def _fit(
         self,
@@ -99,7 +105,8 @@ class Process:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a length scale at its bound is no news for the user
-            model.fit(units, target - features(units) @ rising_trend(units, target))
+            varied = units[:, self._choices :]
+            model.fit(units, target - features(varied) @ rising_trend(varied, target))
         return model
 
 
@@ -109,10 +116,12 @@ class Forest:
 
     Args:
         seed: of the trees.
+        choices: C.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, choices: int = 0) -> None:
         self._seed = seed
+        self._choices = choices
 
     def predict(
         self,
@@ -124,11 +133,12 @@ class Forest:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """See :class:`Surrogate`."""
         del told
-        trend = rising_trend(units, target)
+        varied = units[:, self._choices :]
+        trend = rising_trend(varied, target)
         model = ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=self._seed)
-        model.fit(units, target - features(units) @ trend)
+        model.fit(units, target - features(varied) @ trend)
         mean, deviation = model.predict(at, return_std=True)
-        return mean + features(at) @ trend, deviation
+        return mean + features(at[:, self._choices :]) @ trend, deviation
 
 
 def features(units: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ class Tester:
 
     Attributes:
         problem: what is searched.
-        database: the levels.
+        databases: the levels, by variant of the space.
         candidates: the model that they are put into.
         evaluator: scores on the search split.
         confidence: that a trial must keep the limit with.
@@ -35,7 +35,7 @@ class Tester:
     """
 
     problem: Problem
-    database: LevelDatabase
+    databases: tuple[LevelDatabase, ...]
     candidates: Candidates
     evaluator: Evaluator
     confidence: float
@@ -48,9 +48,13 @@ class Tester:
             levels: of the space.
             must_beat: see :meth:`onnxprune.search.problem.Problem.must_beat`.
         """
+        cost = self.problem.space.cost(levels)
+        return self.trial(levels, cost, self.constants(levels), must_beat)
+
+    def constants(self, levels: Levels) -> dict[str, NDArray[Any]]:
+        """What a candidate puts in the model's place, by initializer name."""
         space = self.problem.space
-        constants = self.database.constants(space.keep(levels))
-        return self.trial(levels, space.cost(levels), constants, must_beat)
+        return self.databases[space.variant(levels)].constants(space.keep(levels))
 
     def trial(
         self,

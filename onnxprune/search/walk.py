@@ -7,7 +7,7 @@ how much of the layer to prune. Episodes are walked many at once, as arrays.
 Notations
 ---------
 M  episodes walked at once.
-D  variables, so steps of an episode.
+D  decisions, so steps of an episode: hyper-parameters first, where they are searched, then variables.
 O  numbers that an observation holds.
 """
 
@@ -40,7 +40,8 @@ class Walk:
 
     Attributes:
         problem: the variables, and their features where it has some.
-        scale: what an action between 0 and 1 means. ``sparsity``: that of the variable. ``ladder``:
+        scale: what an action between 0 and 1 means for a variable; for a hyper-parameter it is always
+            the place in its row of values. ``sparsity``: that of the variable. ``ladder``:
             the share of its levels, whose densities fall by a constant factor. ``correction``: by how
             much its level moves from that of ``base``, up to :data:`SPAN` either way; 0.5 not at all.
         base: the plan to correct; with a budget it is shifted there first.
@@ -62,15 +63,10 @@ class Walk:
         return 0.5 if self.scale == "correction" else 0.0
 
     @cached_property
-    def costs(self) -> tuple[NDArray[np.float64], ...]:
-        """By variable, what its levels cost."""
-        return tuple(np.asarray(variable.costs) for variable in self.problem.space.variables)
-
-    @cached_property
     def static(self) -> NDArray[np.float64]:
         """What is known of each variable beforehand, ``(D, .)``, between 0 and 1."""
         space = self.problem.space
-        dense = np.array([costs[0] for costs in self.costs])
+        dense = np.array([costs[0, 0] for costs in space.costs])
         features = self.problem.features or [()] * space.dimensions
         known = np.column_stack(
             [
@@ -112,7 +108,7 @@ class Episodes:
     """Episodes at the same step.
 
     Attributes:
-        step: the variable to decide next.
+        step: the decision to take next.
         levels: float64 ``(M, D)``; chosen up to ``step``, zero from there.
         actions: float64 ``(M, D)``; taken up to ``step``, neutral from there.
     """
@@ -120,9 +116,10 @@ class Episodes:
     def __init__(self, walk: Walk, budgets: NDArray[np.float64]) -> None:
         space = walk.problem.space
         count = len(budgets)
-        dense = space.cost(space.dense)
-        least = space.cost(tuple(space.tops.tolist()))
+        dense, least = space.cost(space.dense), space.least_cost
         self.step = 0
+        self._space = space
+        self._variants = np.zeros(count, dtype=np.int64)
         self.levels = np.zeros((count, space.dimensions))
         self.actions = np.full((count, space.dimensions), walk.neutral)
         self._walk = walk
@@ -141,13 +138,14 @@ class Episodes:
         """What is seen before :attr:`step`, or after the last one; float32 ``(M, O)``, 0 to 1."""
         count, dimensions = self.levels.shape
         static = self._walk.static[min(self.step, dimensions - 1)]
-        rest = sum(float(costs[0]) for costs in self._walk.costs[self.step :])
+        later = self._space.costs[self.step :]
+        rest = sum((costs[self._variants, 0] for costs in later), np.zeros(count))
         previous = self.actions[:, self.step - 1] if self.step else np.full(count, 0.5)
         seen = np.column_stack(
             [
                 np.broadcast_to(static, (count, len(static))),
                 self._spent / self._dense,
-                np.full(count, rest / self._dense),
+                rest / self._dense,
                 (self._budgets - self._spent) / self._dense,
                 previous,
                 self._goal,
@@ -157,39 +155,49 @@ class Episodes:
         return seen.clip(0, 1).astype(np.float32)
 
     def levels_of(self, actions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The real-valued levels of the next variable that actions ``(M,)`` stand for."""
-        top = float(self._walk.problem.space.tops[self.step])
+        """The real-valued levels of the next decision that actions ``(M,)`` stand for."""
+        top = float(self._space.tops[self.step])
+        if self._walk.scale == "ladder" or self._choosing:
+            return actions * top
         if self._walk.scale == "sparsity":
             density = np.maximum(1 - actions, LEAST_DENSITY)
             return np.asarray((-STEPS_PER_HALVING * np.log2(density)).clip(0, top))
-        if self._walk.scale == "ladder":
-            return actions * top
         return np.asarray((self._base[:, self.step] + SPAN * (2 * actions - 1)).clip(0, top))
 
     def actions_of(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
         """The inverse of :meth:`levels_of`, clipped to 0 .. 1."""
+        if self._walk.scale == "ladder" or self._choosing:
+            return levels / max(1.0, float(self._space.tops[self.step]))
         if self._walk.scale == "sparsity":
             return np.asarray(1 - 2.0 ** (-levels / STEPS_PER_HALVING))
-        if self._walk.scale == "ladder":
-            return levels / max(1.0, float(self._walk.problem.space.tops[self.step]))
         moved = levels - self._base[:, self.step]
         return np.asarray((0.5 + moved / (2 * SPAN)).clip(0, 1))
 
     def least_level(self, episode: int) -> int:
         """The lowest next level at which an episode can still keep its budget: AMC's clamp.
 
-        The last level comes back where nothing can keep it.
+        The last level comes back where nothing can keep it. Hyper-parameters are not clamped.
         """
-        costs = self._walk.costs
-        rest = sum(float(later[-1]) for later in costs[self.step + 1 :])
+        if self._choosing:
+            return 0
+        costs, variant = self._space.costs, self._variants[episode]
+        rest = sum(float(later[variant, -1]) for later in costs[self.step + 1 :])
         left = self._budgets[episode] - self._spent[episode] - rest
-        fits = costs[self.step] <= left + 1e-9 * self._dense
+        fits = costs[self.step][variant] <= left + 1e-9 * self._dense
         return int(fits.argmax()) if fits.any() else len(fits) - 1
 
     def decide(self, levels: NDArray[np.float64]) -> None:
-        """Choose levels ``(M,)`` of the next variable, real-valued, and go on."""
-        costs = self._walk.costs[self.step]
+        """Choose levels ``(M,)`` of the next decision, real-valued, and go on."""
+        costs = self._space.costs[self.step]
         self.levels[:, self.step] = levels
         self.actions[:, self.step] = self.actions_of(levels)
-        self._spent = self._spent + costs[np.rint(levels).astype(np.int64).clip(0, len(costs) - 1)]
+        chosen = np.rint(levels).astype(np.int64).clip(0, costs.shape[1] - 1)
+        if self._choosing:
+            self._variants = self._variants * costs.shape[1] + chosen
+        self._spent = self._spent + costs[self._variants, chosen]
         self.step += 1
+
+    @property
+    def _choosing(self) -> bool:
+        """Whether the next decision is a hyper-parameter's."""
+        return self.step < len(self._space.choices)

@@ -10,7 +10,7 @@ import pytest
 from onnxprune.search.controller import Controller
 from onnxprune.search.problem import OBJECTIVES, Objective, Problem, Trial, front
 from onnxprune.search.run import CONTROLLERS, make_controller
-from onnxprune.search.space import Levels, Space, Variable, ladder
+from onnxprune.search.space import Choice, Levels, Space, Variable, ladder
 
 NAMES = CONTROLLERS
 MAX_DROP = 0.01
@@ -118,6 +118,56 @@ def test_beats_random_search_on_a_known_law(name: str) -> None:
             best.append(trial.cost if trial else float(sum((400, 3000, 900))))
         costs[rival] = float(np.median(best))
     assert costs[name] < costs["random"]
+
+
+def make_problem_with_choices(objective: Objective) -> Problem:
+    """Four variants; the last one's levels cost a fifth more, and each weight tolerates more of them."""
+    rungs = [ladder(n)[0] for n in (400, 3000, 900)]
+    cheap = tuple(variable(f"w{i}", keeps) for i, keeps in enumerate(rungs))
+    dear = tuple(Variable(v.name, v.keeps, tuple(1.2 * cost for cost in v.costs)) for v in cheap)
+    choices = (Choice("prune.method", ("wanda", "obs")), Choice("prune.damping", (0.1, 0.01)))
+    space = Space(cheap, 0.0, choices, (cheap, cheap, dear))
+    budget = space.cost(space.dense) / 4 if objective == "drop" else None
+    return Problem(space, MAX_DROP, (), objective, budget)
+
+
+def judge_with_choices(problem: Problem, levels: Levels) -> Trial:
+    method, damping, *rest = levels
+    bonus = 8 * method * damping
+    drop = judge(make_problem(), tuple(max(0, level - bonus) for level in rest)).drop
+    return Trial(levels, problem.space.cost(levels), drop, drop + 0.001)
+
+
+@pytest.mark.parametrize("objective", ["cost", "drop"])
+@pytest.mark.parametrize("name", NAMES)
+def test_hyper_parameters_are_decided_too(name: str, objective: Objective) -> None:
+    problem = make_problem_with_choices(objective)
+    controller = make_controller(name, problem, seed=0)
+    for _ in range(60):
+        [levels] = controller.ask()
+        assert len(levels) == problem.space.dimensions == 5
+        controller.tell(judge_with_choices(problem, levels))
+    trials = controller.trials
+    assert [{trial.levels[column] for trial in trials} for column in (0, 1)] == [{0, 1}, {0, 1}]
+    if objective == "drop":
+        assert problem.budget is not None
+        assert all(trial.cost <= problem.budget for trial in trials)
+    best = problem.best(trials)
+    assert best is not None
+    if name != "random":
+        assert problem.space.values(best.levels) == {"prune.method": "obs", "prune.damping": 0.01}
+
+
+def test_variants_have_costs_of_their_own() -> None:
+    space = make_problem_with_choices("cost").space
+    levels = np.array([[0, 0, 4, 5, 6], [1, 1, 4, 5, 6]])
+    cheap, dear = space.cost_many(levels)
+    assert dear == pytest.approx(1.2 * cheap)
+    assert space.least_cost == space.cost((0, 0, *space.tops[2:].tolist()))
+    shifted = space.within_many(levels.astype(float), np.full(2, 500.0))
+    assert shifted[:, :2].tolist() == [[0, 0], [1, 1]]
+    assert (space.cost_many(shifted) <= 500).all()
+    assert (space.cost_many(shifted) > 400).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -44,7 +44,7 @@ def test_a_candidate_is_pruned_wherever_its_weights_are(
         candidate = tuple(chosen[variable.name] for variable in search.problem.space.variables)
         trial = search.tester(candidate, np.inf)
         again = pickle.loads(pickle.dumps(search.tester.candidates))
-        constants = search.tester.database.constants(search.problem.space.keep(candidate))
+        constants = search.tester.databases[0].constants(search.problem.space.keep(candidate))
         scores = study.evaluator.scores(again.session(constants))
         assert trial.drop == pytest.approx((study.evaluator.baseline - scores).mean())
         search.tester((3, 5), np.inf)

@@ -24,7 +24,7 @@ def test_every_level_keeps_what_its_space_says(
     mlp: Path, mlp_data: Path, tmp_path: Path, method: str
 ) -> None:
     search = opened(mlp, mlp_data, tmp_path / "levels", **{"prune.method": method})
-    database, space = search.tester.database, search.problem.space
+    database, space = search.tester.databases[0], search.problem.space
     for level in (1, 5, 12):
         levels = tuple(min(level, top) for top in space.tops.tolist())
         keep = space.keep(levels)
@@ -119,7 +119,7 @@ def test_rules_fix_levels(mlp: Path, mlp_data: Path, tmp_path: Path) -> None:
     by_name = {v.name: v for v in search.problem.space.variables}
     assert by_name["fc0.weight"].keeps["fc0.weight"] == (96,)
     assert by_name["fc1.weight"].keeps["fc1.weight"][0] == 32
-    constants = search.tester.database.constants(search.problem.space.keep((0, 0)))
+    constants = search.tester.databases[0].constants(search.problem.space.keep((0, 0)))
     assert {
         name: np.count_nonzero(array) for name, array in constants.items() if name in by_name
     } == {

@@ -46,6 +46,24 @@ def test_a_front_holds_plans_of_many_sizes(mlp: Path, mlp_data: Path, tmp_path: 
     assert costs[-1] > 2 * costs[0]
 
 
+@pytest.mark.parametrize("controller", ["bayes", "random"])
+def test_hyper_parameters_are_found_with_the_plan(
+    mlp: Path, mlp_data: Path, tmp_path: Path, controller: str
+) -> None:
+    vary = {"prune.method": ["magnitude", "obs"], "prune.pattern": ["unstructured", "2:4"]}
+    fields = {"search.vary": vary, "search.trials": 40, "search.controller": controller}
+    report = searched(mlp, mlp_data, tmp_path / "run", **fields)
+    chosen = report["search"]["chosen"]
+    assert set(chosen) == set(vary)
+    assert all(chosen[name] in values for name, values in vary.items())
+    assert report["methods"]["saliency"] == chosen["prune.method"]
+    patterns = {weight["pattern"] for weight in report["weights"]}
+    assert patterns == {chosen["prune.pattern"]}
+    tried = {tuple(trial["chosen"].values()) for trial in report["search"]["best"]}
+    assert tried
+    assert not (tmp_path / "run" / "levels").exists()
+
+
 def test_finishing_tries_are_in_the_journal_and_counted(
     mlp: Path, mlp_data: Path, tmp_path: Path
 ) -> None:
