@@ -1,4 +1,4 @@
-"""Controllers and their parts on known laws: 22 layers of ResNet-20's sizes, interactions and noise.
+"""Controllers and their parts on known laws: layers of ResNet-20's sizes, interactions and noise.
 
 Each law has tolerances of its own by layer, losses that grow exponentially past them, interactions of
 near layers of either sign, a drop that saturates, and the noise of 2,500 samples. Starts are plans of
@@ -8,13 +8,14 @@ drop at 4.5 x.
 Printed are medians and quartiles over the laws of the compression rate reached, or the true drop in
 points, after so many trials, starts included; and the controller's own processor time a trial.
 
-    python benchmarks/controllers.py [--laws 5] [--trials 400] [--only NAME ...]
+    python benchmarks/controllers.py [--laws 5] [--trials 400] [--only NAME ...] [--layers 5 22 88]
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,8 @@ from onnxprune.search.run import make_controller
 from onnxprune.search.space import STEPS_PER_HALVING, Levels, Space, Variable, ladder
 
 SIZES = (432, *[2304] * 6, 4608, 512, *[9216] * 5, 18432, 2048, *[36864] * 5, 640)
+LAYERS = len(SIZES)
+"""Fewer layers are the first of these, more repeat them."""
 SAMPLES = 2500
 RATE = 4.5
 MAX_DROP = 0.01
@@ -40,11 +43,11 @@ Make = Callable[[Problem, int], Controller]
 class Law:
     """How much a plan drops."""
 
-    def __init__(self, seed: int, objective: Objective) -> None:
+    def __init__(self, seed: int, objective: Objective, layers: int = LAYERS) -> None:
         rng = np.random.default_rng([7, seed])
-        sizes, count = np.array(SIZES, np.float64), len(SIZES)
-        rungs = [ladder(size)[0] for size in SIZES]
-        self.seed = seed
+        sizes, count = np.resize(np.array(SIZES, np.float64), layers), layers
+        rungs = [ladder(int(size))[0] for size in sizes]
+        self.seed, self.sizes = seed, sizes
         self.space = Space(
             tuple(
                 Variable(f"w{i}", {f"w{i}": r}, tuple(map(float, r))) for i, r in enumerate(rungs)
@@ -79,7 +82,7 @@ class Law:
         return Trial(levels, self.space.cost(levels), drop, drop + 1.645 * error, SAMPLES)
 
     def _starts(self, rng: np.random.Generator) -> tuple[Levels, ...]:
-        sizes = np.array(SIZES, np.float64)
+        sizes = self.sizes
         plans = (
             np.zeros(len(sizes)),
             STEPS_PER_HALVING / 2 * np.log2(sizes / sizes.min()),
@@ -146,10 +149,11 @@ CONTENDERS: dict[str, Make] = {
 
 
 def tables(results: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A table for each objective: median and quartiles over the laws after so many trials."""
+    """A table for each objective and size: median and quartiles over the laws after so many trials."""
     titles = {"cost": "Compression rate reached", "drop": "True drop in points at 4.5 x"}
     made = []
-    for objective, found in results.items():
+    for key, found in results.items():
+        objective, layers = key.split(", ")
         marks = list(dict.fromkeys(mark for row in found.values() for mark in row["trials"]))
         rows = [
             {"controller": name, "laws": row["laws"], "own": row["own_s_per_trial"]}
@@ -162,7 +166,7 @@ def tables(results: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]
         forms = {"controller": "{}", "laws": "{}"}
         forms |= {f"at{mark}": f"after {mark} trials|{{}}" for mark in marks}
         forms |= {"own": "own seconds a trial|{:.3f}"}
-        made.append(record.table(titles[objective], rows, forms))
+        made.append(record.table(f"{titles[objective]}, {layers}", rows, forms))
     return made
 
 
@@ -175,20 +179,24 @@ def main() -> None:
     parser.add_argument(
         "--objective", choices=["cost", "drop"], nargs="*", default=["cost", "drop"]
     )
+    parser.add_argument("--layers", type=int, nargs="*", default=[LAYERS])
     options = parser.parse_args()
-    for objective in options.objective:
+    for objective, layers in itertools.product(options.objective, options.layers):
+        key = f"{objective}, {layers} layers"
         for name in options.only:
             rows, own = [], 0.0
             for seed in range(options.laws):
-                law = Law(seed, objective)
+                law = Law(seed, objective, layers)
                 reached, own = run(law, CONTENDERS[name](law.problem, seed), options.trials)
                 rows.append(reached)
             quartiles = np.percentile(np.array(rows), (25, 50, 75), axis=0).round(3).T
             shown = "  ".join(f"{b:6.2f} ({a:.2f} to {c:.2f})" for a, b, c in quartiles)
-            print(f"{objective:5s} {name:38s} {shown}  {own:.3f} s", flush=True)
+            print(f"{key:16s} {name:38s} {shown}  {own:.3f} s", flush=True)
             results = record.read(__file__) or {}
-            results.setdefault(objective, {})[name] = {
-                "trials": [len(Law(0, objective).problem.starts), *CHECKED][: len(quartiles)],
+            results.setdefault(key, {})[name] = {
+                "trials": [len(Law(0, objective, layers).problem.starts), *CHECKED][
+                    : len(quartiles)
+                ],
                 "quartiles": [
                     [None if np.isnan(q) else q for q in row] for row in quartiles.tolist()
                 ],

@@ -115,7 +115,7 @@ def _compress(path: Path, job: _Job) -> Report:
         search=found.report,
         memory=hardware.describe(target.space.only.memory),
         hardware=hardware.behind_memory(target.space) or None,
-        methods={"encoding": target.storage.described, **_methods(recipe, found)},
+        methods={"encoding": target.storage.described, **_methods(found)},
         warnings=_warnings(study, found, packed=packed),
     )
     return _write_reports(report, folder, recipe, found, clock)
@@ -160,7 +160,7 @@ def _search(path: Path, job: _Job) -> Report:
         quality=quality,
         target=_target(recipe, totals),
         search=found.report,
-        methods=_methods(recipe, found),
+        methods=_methods(found),
         warnings=_warnings(study, found, packed=True),
     )
     return _write_reports(report, folder, recipe, found, clock)
@@ -235,9 +235,9 @@ def _ruled(found: Found) -> Ruled:
     return found.search.studies[found.variant].ruled
 
 
-def _methods(recipe: Recipe, found: Found) -> dict[str, str]:
+def _methods(found: Found) -> dict[str, str]:
     pruning = found.search.variants[found.variant].prune
-    steps = {"saliency": pruning.method, "controller": recipe.search.controller}
+    steps = {"saliency": pruning.method, "controller": found.report.controller}
     chosen = {name: str(value) for name, value in found.report.chosen.items()}
     return steps | dict(found.methods) | chosen
 

@@ -97,6 +97,7 @@ class DataSection(_Section):
 class SearchSection(_Section):
     """Who searches for what, for how long, and how sure a trial must be to count as good.
 
+    ``controller`` ``auto`` is the one that measures best, at any number of weights ``bayes``.
     ``objective`` ``cost`` finds the smallest model that keeps ``max_drop``, ``drop`` the best one within
     the target, ``front`` the best one at every size. ``trials`` and ``minutes`` both end a search.
     ``groups`` are shell patterns of weight or node names that share one sparsity (null: only models of
@@ -108,7 +109,7 @@ class SearchSection(_Section):
     log]}}`` says the same.
     """
 
-    controller: Literal["bayes", "evolution", "random", "rl"] = "bayes"
+    controller: Literal["auto", "bayes", "evolution", "random", "rl"] = "auto"
     objective: Literal["cost", "drop", "front"] = "cost"
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     minutes: Annotated[float, Field(gt=0)] | None = None

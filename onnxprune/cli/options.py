@@ -41,6 +41,7 @@ class MethodName(StrEnum):
 class ControllerName(StrEnum):
     """Who searches."""
 
+    AUTO = "auto"
     BAYES = "bayes"
     EVOLUTION = "evolution"
     RANDOM = "random"
@@ -131,7 +132,7 @@ Trials = Annotated[
 ]
 Controller = Annotated[
     ControllerName | None,
-    typer.Option("--controller", help="Who searches.  \\[default: bayes]", show_default=False),
+    typer.Option("--controller", help="Who searches.  \\[default: auto]", show_default=False),
 ]
 Objective = Annotated[
     ObjectiveName | None,

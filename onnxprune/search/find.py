@@ -22,7 +22,7 @@ from onnxprune.search.levels import open_levels, watch
 from onnxprune.search.measure import CostOf, measured_space
 from onnxprune.search.plans import Plans, level_losses
 from onnxprune.search.problem import Problem, Trial, front
-from onnxprune.search.run import check_installed, make_controller, run_search
+from onnxprune.search.run import AUTO, check_installed, make_controller, run_search
 from onnxprune.search.space import Choice
 from onnxprune.search.tester import Tester
 from onnxprune.search.workers import open_workers
@@ -233,7 +233,7 @@ def find_plan(search: Search, journal: Journal, progress: Progress) -> Found:
     finished = _finish(search, journal, trials, best, progress)
     plan = search.plan(finished.keep)
     report = SearchReport(
-        controller=recipe.search.controller,
+        controller=AUTO if how.controller == "auto" else how.controller,
         objective=problem.objective,
         trials=len(trials),
         candidates=len(trials) + len(journal.finishes),

@@ -22,16 +22,22 @@ if TYPE_CHECKING:
 ControllerName = Literal["bayes", "evolution", "random", "rl"]
 CONTROLLERS: tuple[ControllerName, ...] = get_args(ControllerName)
 
+AUTO: ControllerName = "bayes"
+"""What ``auto`` is: best at 5, 22 and 88 variables on known laws, and on ResNet-20
+(``docs/explanation/controllers.md`` has the figures)."""
+
 Progress = Callable[[int, int], None]
 """Called with the trials done and the trials in all."""
 
 
 def make_controller(name: str, problem: Problem, seed: int) -> Controller:
-    """A controller by name, of :data:`CONTROLLERS`. Imports heavy libraries only where needed.
+    """A controller by name, of :data:`CONTROLLERS` or ``auto``; imports heavy libraries where needed.
 
     Raises:
         RecipeError: when the controller needs an extra that is not installed.
     """
+    if name == "auto":
+        name = AUTO
     if name == "bayes":
         from onnxprune.search.bayes import BayesController
 
