@@ -39,9 +39,9 @@ from onnxprune.recipe import Recipe, load_recipe
 from onnxprune.report import describe_model
 from onnxprune.rules import apply_rules
 from onnxprune.runtime import Session
-from onnxprune.search.find import open_search
 from onnxprune.search.finish import WORTH, Finisher
 from onnxprune.search.journal import Journal
+from onnxprune.search.opening import open_search
 from onnxprune.search.problem import Trial
 from onnxprune.search.run import CONTROLLERS, make_controller
 from onnxprune.study import Study
@@ -50,7 +50,7 @@ from passes.weights import collect_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnxprune.search.find import Search
+    from onnxprune.search.opening import Search
     from onnxprune.search.problem import Problem
     from onnxprune.search.space import Levels
 

@@ -21,7 +21,8 @@ from onnxprune.recipe import Recipe
 from onnxprune.report import Report, TargetReport
 from onnxprune.run_folder import open_run
 from onnxprune.runtime import Session
-from onnxprune.search.find import find_plan, open_journal, open_search
+from onnxprune.search.find import find_plan, open_journal
+from onnxprune.search.opening import open_search
 from onnxprune.study import open_study
 from onnxprune.target_hardware import target_hardware
 from onnxprune.verify import compare_models, folds_wholly, with_checks

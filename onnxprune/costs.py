@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,28 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from onnxprune.recipe import Target
+    from onnxprune.recipe import Target, Unit
     from onnxprune.target_hardware import TargetHardware
     from passes.weights import Weight
+
+
+CostOf = Callable[["Weight", "NDArray[Any]"], float]
+"""The cost of a weight whose array, in stored order, has been pruned."""
+
+
+def weight_cost(unit: Unit, target: TargetHardware) -> CostOf:
+    """What one weight adds to a total in a unit: nearly, where weights share a stream.
+
+    Args:
+        unit: all but ``elements``.
+        target: how the blob is stored, and from where it is fetched.
+    """
+    storage, one = target.storage, target.space.only
+    if unit == "packed_bytes":
+        return lambda _, array: packed_bytes(array)
+    if unit == "cycles":
+        return lambda weight, array: hardware.fetch_cycles(weight, array, storage, one)
+    return lambda weight, array: hardware.encoded_bytes(weight, array, storage)
 
 
 @dataclass(frozen=True)
@@ -41,12 +61,7 @@ class Costs:
 
     def of_weight(self, weight: Weight, array: NDArray[Any]) -> float:
         """What one weight adds to the total, with these values: nearly, where weights share a stream."""
-        storage = self.hardware.storage
-        if self.target.unit == "packed_bytes":
-            return packed_bytes(array)
-        if self.target.unit == "cycles":
-            return hardware.fetch_cycles(weight, array, storage, self.hardware.space.only)
-        return hardware.encoded_bytes(weight, array, storage)
+        return weight_cost(self.target.unit, self.hardware)(weight, array)
 
     def measure(self, constants: Mapping[str, NDArray[Any]], names: Sequence[str]) -> float:
         """The total of the model with new constants, counted on what would be written.

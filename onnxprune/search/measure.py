@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +13,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from onnxprune.costs import CostOf
     from onnxprune.search.database import LevelDatabase
     from onnxprune.search.groups import Group
     from passes.weights import Weight
-
-CostOf = Callable[["Weight", "NDArray[Any]"], float]
-"""The cost of a weight whose array, in stored order, has been pruned."""
 
 
 def measured_space(

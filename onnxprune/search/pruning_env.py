@@ -136,7 +136,7 @@ def pruning_env(
         OutputError: when it cannot be written.
     """
     from onnxprune.recipe import Recipe
-    from onnxprune.search.find import open_search
+    from onnxprune.search.opening import open_search
     from onnxprune.study import open_study
 
     asked = recipe or Recipe()

@@ -108,7 +108,8 @@ def test_trials_lose_what_the_models_they_stand_for_lose(
     from onnxprune.evaluate import Evaluator
     from onnxprune.model_io import load_model, save_model
     from onnxprune.runtime import Session
-    from onnxprune.search.find import constants_of, open_search
+    from onnxprune.search.find import constants_of
+    from onnxprune.search.opening import open_search
     from onnxprune.study import open_study
     from passes.assign import AssignConstantsPass
 

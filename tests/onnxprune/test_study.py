@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 from onnxprune.recipe import Recipe, load_recipe
-from onnxprune.search.find import open_search
+from onnxprune.search.opening import open_search
 from onnxprune.study import open_study
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from onnxprune.errors import RecipeError, RunError
 from onnxprune.recipe import Recipe, load_recipe
-from onnxprune.search.find import Search, open_search
+from onnxprune.search.opening import Search, open_search
 from onnxprune.study import open_study
 
 

@@ -12,8 +12,8 @@ import pytest
 from onnxprune import api
 from onnxprune.errors import RecipeError, RunError
 from onnxprune.recipe import load_recipe
-from onnxprune.search.find import Search, open_search
 from onnxprune.search.journal import Journal, read_trials
+from onnxprune.search.opening import Search, open_search
 from onnxprune.search.problem import Trial
 from onnxprune.search.run import make_controller, run_search
 from onnxprune.search.space import Levels
