@@ -1,6 +1,7 @@
 """Controllers against each other, against random search, and against plans that need no trial.
 
     python benchmarks/search.py [--problems resnet20 lenet5 magika] [--controllers bayes ...] [--trials 400]
+        [--blocks loss bayes ...]
 
 All of them choose from one database of levels (second-order pruning from unlabelled calibration samples, no
 training) and are scored on the search split alone. The limit is a drop of one point there; what is reported
@@ -13,7 +14,9 @@ is measured on held-out samples that nothing else sees.
 
 For each controller: the compression rate (elements / nonzeros) of the best plan after 100, 200 and 400
 trials, median and quartiles over seeds, warm-up trials counted; then with the plan pruned once more
-(``finish``), as ``onnxprune search`` does by itself, and its held-out drop. A trial that any of them made is
+(``finish``), as ``onnxprune search`` does by itself, and its held-out drop; for the plans named with
+``--blocks`` (rules, or controllers, of which the first seed is taken) also what becomes of that plan where
+blocks of layers are trained towards the dense model's values (``prune.reconstruct: blocks``). A trial that any of them made is
 looked up when another makes it again. Interrupted runs continue: trials are kept in ``--cache``.
 """
 
@@ -23,6 +26,7 @@ import argparse
 import json
 import sys
 import sysconfig
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -61,6 +65,7 @@ CONFIDENCE = 0.5
 """The limit is kept by the estimate itself: what counts is what is reported, on other samples."""
 
 FINISH = 5
+FINISH_BLOCKS = 3
 MARKS = (100, 200, 400)
 SEEDS = {"resnet20": 3, "lenet5": 5, "magika": 3}
 TRIALS = {"resnet20": 400, "lenet5": 400, "magika": 100}
@@ -224,27 +229,38 @@ def by_rule(search: Search, rule: Any, cached: Cached) -> Trial | None:
     return best
 
 
-def finished(search: Search, best: Trial, held_out: HeldOut, folder: Path) -> dict[str, Any]:
+def finished(
+    search: Search, best: Trial, held_out: HeldOut, folder: Path, *, blocks: bool
+) -> dict[str, Any]:
     """What becomes of a plan: as it was tried and pruned once more, on held-out samples."""
     keep = search.problem.space.keep(best.levels)
     dense = search.problem.space.cost(search.problem.space.dense)
     candidates = search.tester.candidates
     stitched = held_out.quality(candidates.session(search.tester.constants(best.levels), threads=1))
-    path = folder / f"finish-{abs(hash(best.levels)):x}.jsonl"
-    path.unlink(missing_ok=True)
-    journal = Journal(path, {}, resume=False)
-    finisher = Finisher(search.study, search.recipe, search.tester, journal, search.cost)
-    made = finisher.run(0, keep, lambda *_: None)
-    better = made is not None and made.finish is not None and made.finish.cost <= best.cost * WORTH
     result = {"rate": dense / best.cost, "drop": stitched.drop, "drop_ci95": stitched.drop_ci95}
-    if better:
-        quality = held_out.quality(candidates.session(made.constants, threads=1))
-        result |= {
-            "finished_rate": dense / made.finish.cost,
-            "finished_drop": quality.drop,
-            "finished_drop_ci95": quality.drop_ci95,
-        }
+    for name, recipe in (("finished", search.recipe), ("blocks", by_blocks(search.recipe))):
+        if name == "blocks" and not blocks:
+            break
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            journal = Journal(Path(temporary) / "journal.jsonl", {}, resume=False)
+            finisher = Finisher(search.study, recipe, search.tester, journal, search.cost)
+            made = finisher.run(0, keep, lambda *_: None)
+        if made is not None and made.finish is not None and made.finish.cost <= best.cost * WORTH:
+            quality = held_out.quality(candidates.session(made.constants, threads=1))
+            result |= {
+                f"{name}_rate": dense / made.finish.cost,
+                f"{name}_drop": quality.drop,
+                f"{name}_drop_ci95": quality.drop_ci95,
+            }
+            keep = made.keep
     return result
+
+
+def by_blocks(recipe: Recipe) -> Recipe:
+    """The recipe with reconstruction by blocks, and as many tries as that leaves time for."""
+    prune = recipe.prune.model_copy(update={"reconstruct": "blocks"})
+    search = recipe.search.model_copy(update={"finish": FINISH_BLOCKS})
+    return recipe.model_copy(update={"prune": prune, "search": search})
 
 
 def measure(name: str, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
@@ -280,7 +296,8 @@ def measure(name: str, arguments: argparse.Namespace, results: dict[str, Any]) -
     for rule in search.plans.rules:
         best = by_rule(search, rule, cached)
         if best is not None and (rule not in rows or arguments.again):
-            rows[rule] = finished(search, best, held_out, folder)
+            blocks = rule in arguments.blocks
+            rows[rule] = finished(search, best, held_out, folder, blocks=blocks)
             print(f"  {rule:10} {_shown(rows[rule])}", flush=True)
             _save(results, arguments.output)
     for controller in arguments.controllers:
@@ -297,7 +314,10 @@ def measure(name: str, arguments: argparse.Namespace, results: dict[str, Any]) -
                 )
                 best = made.pop("best")
                 rates = {mark: cost and dense / cost for mark, cost in made.pop("costs").items()}
-                after = {} if best is None else finished(search, best, held_out, folder)
+                blocks = controller in arguments.blocks and seed == 0
+                after = (
+                    {} if best is None else finished(search, best, held_out, folder, blocks=blocks)
+                )
                 rows[key] = {"rates": rates, **made, **after}
                 print(f"  {key:18} {rates} {_shown(after)}", flush=True)
                 _save(results, arguments.output)
@@ -327,9 +347,10 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _shown(row: Mapping[str, Any]) -> str:
     text = f"{row.get('rate', 0):5.2f} x, held-out drop {100 * row.get('drop', 0):5.2f}"
-    if "finished_rate" in row:
-        drop = 100 * row["finished_drop"]
-        text += f"; finished {row['finished_rate']:5.2f} x, drop {drop:5.2f} points"
+    for name in ("finished", "blocks"):
+        if f"{name}_rate" in row:
+            drop = 100 * row[f"{name}_drop"]
+            text += f"; {name} {row[f'{name}_rate']:5.2f} x, drop {drop:5.2f} points"
     return text
 
 
@@ -341,7 +362,8 @@ def tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A table for each problem: rules, seeds, and controllers over their seeds."""
     forms = {"plan": "{}", "trials": "rate after so many trials|{}", "rate": "rate|{}"}
     forms |= {"drop": "points lost|{}", "finished_rate": "finished: rate|{}"}
-    forms |= {"finished_drop": "points lost|{}"}
+    forms |= {"finished_drop": "points lost|{}", "blocks_rate": "by blocks: rate|{}"}
+    forms |= {"blocks_drop": "points lost|{}"}
     made = []
     for problem in (name for name in PROBLEMS if name in results):
         rows = []
@@ -352,7 +374,7 @@ def tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "plan": plan,
                     "trials": "; ".join(f"{mark}: {_number(rate)}" for mark, rate in rates.items()) or None,
                 }  # fmt: skip
-                for key in ("rate", "drop", "finished_rate", "finished_drop"):
+                for key in [key for key in forms if key not in ("plan", "trials")]:
                     scale = 100 if key.endswith("drop") else 1
                     shown[key] = _number(found[key], scale) if key in found else None
                 rows.append(shown)
@@ -375,6 +397,7 @@ def main() -> None:
     parser.add_argument("--controllers", nargs="+", default=list(CONTROLLERS))
     parser.add_argument("--seeds", type=int, help="instead of each problem's own number")
     parser.add_argument("--trials", type=int, default=max(MARKS))
+    parser.add_argument("--blocks", nargs="+", default=["loss", "uniform", "bayes"])
     parser.add_argument("--again", action="store_true", help="rows that are there already, too")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "search-benchmark")
     parser.add_argument("-o", "--output", type=Path)
