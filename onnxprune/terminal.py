@@ -163,7 +163,8 @@ def _totals_lines(report: Report, totals: Totals) -> list[str]:
             f"sparsity {percent_text(totals.sparsity)}, compression rate [b]{rate_text(totals.compression_rate)}[/b]"
         )
     ]
-    sizes = [f"model {bytes_text(report.model.bytes)}"]
+    source = "packed model" if report.command == "unpack" else "model"
+    sizes = [f"{source} {bytes_text(report.model.bytes)}"]
     for name, size in (("packed", totals.packed_bytes), ("blob", totals.blob_bytes)):
         if size is not None:
             smaller = rate_text(report.model.bytes / size)
