@@ -105,7 +105,9 @@ def test_obs_loses_a_fraction_of_what_magnitude_loses(
     assert report.totals.sparsity == pytest.approx(0.6, abs=1e-3)
     assert report.methods is not None
     assert report.methods["allocation"] == "loss"
-    assert all(report.methods[f"w{n}"].endswith("damping 0.01") for n in range(4))
+    assert all(report.methods[f"w{n}"].endswith("damping 0.01") for n in range(3))
+    few = float(report.methods["w3"].split()[-1])
+    assert 0.01 < few <= 8 / 64, "64 samples are few for 8 columns; a convolution has thousands"
     first = out.read_bytes()
     api.prune(net, out, sparsity=0.6, data=data, options=OneShot(method="obs"), threads=1)
     assert out.read_bytes() == first, "equal input and seed, equal bytes"
