@@ -9,7 +9,8 @@ outputs (one minus the relative error, averaged over samples; 100 is the dense m
 kinds of weights alone; where it falls short of what it was asked for by more than two points of the
 whole, a further row has ours at the sparsity that onnxsim reached. ``--allocations`` compares the allocations of ``obs`` at one sparsity instead. Everything runs on one processor (the process
 pins itself), and both the time that passed and the processor time are printed, reading and writing files
-included: on a busy machine only the latter can be compared. Rows of other models stay in the JSON file.
+included: on a busy machine only the latter can be compared. Rows of other models, sparsities and methods
+stay in the JSON file.
 """
 
 from __future__ import annotations
@@ -222,12 +223,19 @@ def measured(
     return row
 
 
+def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one model, with those rows of an earlier run that were not measured again."""
+    rows = [*(old or {}).get("rows", ()), *new["rows"]]
+    latest = {(row["sparsity"], row["method"]): row for row in rows}
+    return new | {"rows": sorted(latest.values(), key=lambda row: (row["sparsity"], row["method"]))}
+
+
 def tables(figures: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures as they are shown."""
     forms = {"sparsity": "{}", "method": "{}", "reached": "{:.4f}", "score": "{:.2f}"}
     forms |= {"cpu_seconds": "CPU s|{:.1f}", "failed": "{}"}
     shown = []
-    for result in figures.get("one_shot", {}).values():
+    for result in _in_order(figures.get("one_shot", {})).values():
         title = f"{result['model']}, {result['metric']} in %, dense {result['dense']:.2f}"
         shown.append(record.table(title, result["rows"], forms, f"Inputs: {result['inputs']}."))
     if compared := figures.get("allocations"):
@@ -235,14 +243,19 @@ def tables(figures: dict[str, Any]) -> list[dict[str, Any]]:
             {"allocation": kind}
             | {
                 name: next((r.get("score") for r in result["rows"] if r["method"] == kind), None)
-                for name, result in compared.items()
+                for name, result in _in_order(compared).items()
             }
             for kind in ALLOCATIONS
         ]
-        forms = {"allocation": "{}"} | dict.fromkeys(compared, "{:.2f}")
+        forms = {"allocation": "{}"} | dict.fromkeys(_in_order(compared), "{:.2f}")
         title = f"Allocations of obs at {ALLOCATION_SPARSITY:.0%} sparsity"
         shown.append(record.table(title, rows, forms, "Scores as above, in %."))
     return shown
+
+
+def _in_order(results: dict[str, Any]) -> dict[str, Any]:
+    """Results by model, in the order of the models."""
+    return {name: results[name] for name in CASES if name in results}
 
 
 def main() -> None:
@@ -261,7 +274,8 @@ def main() -> None:
     part = "allocations" if arguments.allocations else "one_shot"
     figures = record.read(__file__) or {}
     for name in arguments.models:
-        figures.setdefault(part, {})[name] = run_model(name, arguments)
+        known = figures.setdefault(part, {})
+        known[name] = merged(known.get(name), run_model(name, arguments))
         record.write(__file__, tables(figures), figures, arguments.output)
 
 

@@ -165,6 +165,12 @@ def test_patterns_hold_in_the_file(
         (OneShot(pattern="9:4"), None, RecipeError, "pattern '9:4' is not understood"),
         (OneShot(damping=-1.0), None, RecipeError, "damping must lie between 0 and 10"),
         (OneShot(method="obs"), {"x": np.full((4, 3, 8, 8), np.nan, np.float32)}, DataError, "NaN"),
+        (
+            OneShot(method="obs"),
+            {"x": np.full((4, 3, 8, 8), 1e30, np.float32)},
+            DataError,
+            "'w0'.*NaN",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(

@@ -34,6 +34,12 @@ def solved(method: str, pattern: Pattern, keep: int, seed: int = 0, **sizes: int
     return dense, problem, weights, mask
 
 
+def solved_in_words(method: str, keep: int, seed: int):
+    dense, sums, problem = problem_of(seed=seed)
+    weights, _, words = Pruner(method, dense, problem, sums.gram, Unstructured()).at(keep)
+    return dense, problem, weights, words
+
+
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
 @pytest.mark.parametrize("method", NAMED)
 def test_every_method_keeps_every_pattern(method: str, pattern: Pattern) -> None:
@@ -54,6 +60,18 @@ def test_error_is_never_above_magnitude(method: str, pattern: Pattern, seed: int
     dense, problem, weights, mask = solved(method, pattern, 16, seed=seed)
     by_magnitude = dense * pattern.mask(np.abs(dense), int(mask.sum()))
     assert problem.error(weights) <= problem.error(by_magnitude) * (1 + 1e-9)
+
+
+def test_wide_reductions_are_never_above_magnitude_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the width of least squares the sweep alone can lose to magnitude's mask; then that is taken."""
+    monkeypatch.setattr("passes.methods.ADMM_COLUMNS", 0)
+    words = set()
+    for seed in range(60):
+        dense, problem, weights, label = solved_in_words("obs", 8, seed)
+        mask = Unstructured().mask(np.abs(dense), int((weights != 0).sum()))
+        assert problem.error(weights) <= problem.error(dense * mask) * (1 + 1e-9)
+        words.add(label)
+    assert words == {"sparsegpt", "sparsegpt, outdone by magnitude's mask"}
 
 
 @pytest.mark.parametrize("method", ["admm", "exact"])
