@@ -135,9 +135,16 @@ def main() -> None:
         save(rows, arguments.sparsity, arguments.output)
     total, watched = (sum(row[key] for row in rows.values()) for key in ("elements", "watched"))
     print(f"{'all':36} {total:9d} {100 * watched / max(1, total):7.2f}%")
-    better = [row for row in rows.values() if row.get("obs_error") is not None]
-    below = sum(row["obs_error"] <= row["magnitude_error"] for row in better)
-    print(f"outputs nearer to the dense ones than by magnitude: {below} of {len(better)}")
+    print(nearer(rows))
+
+
+def nearer(rows: dict[str, dict[str, Any]]) -> str:
+    """How many models obs leaves nearer to the dense ones than magnitude does, in words."""
+    scored = [row for row in rows.values() if row.get("obs_error") is not None]
+    below = sum(row["obs_error"] <= row["magnitude_error"] for row in scored)
+    return (
+        f"Outputs are nearer to the dense ones than by magnitude: {below} of {len(scored)} models."
+    )
 
 
 def save(rows: dict[str, dict[str, Any]], sparsity: float, output: Path | None) -> None:
@@ -160,7 +167,7 @@ def save(rows: dict[str, dict[str, Any]], sparsity: float, output: Path | None) 
         "magnitude_error": "error, magnitude|{:.1e}",
         "why": "by magnitude because|{}",
     }
-    note = f"{watched:,} of {total:,} elements are watched: {watched / max(1, total):.2%}."
+    note = f"{watched:,} of {total:,} elements are watched: {watched / max(1, total):.2%}. {nearer(rows)}"
     tables = [record.table(f"Weights watched, at {sparsity:.0%} sparsity", shown, forms, note)]
     record.write(__file__, tables, {"sparsity": sparsity, "models": rows}, output)
 
