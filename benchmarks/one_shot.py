@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
     Run = tuple[str, str, Callable[[], None]]
 
+SEVERAL = (
+    "Models and options were run one after the other; the command above is that of the last run."
+)
+
 BATCH = 64
 ALLOCATION_SPARSITY = 0.8
 
@@ -237,7 +241,8 @@ def tables(figures: dict[str, Any]) -> list[dict[str, Any]]:
     shown = []
     for result in _in_order(figures.get("one_shot", {})).values():
         title = f"{result['model']}, {result['metric']} in %, dense {result['dense']:.2f}"
-        shown.append(record.table(title, result["rows"], forms, f"Inputs: {result['inputs']}."))
+        note = f"Inputs: {result['inputs']}." + ("" if shown else f" {SEVERAL}")
+        shown.append(record.table(title, result["rows"], forms, note))
     if compared := figures.get("allocations"):
         rows = [
             {"allocation": kind}
