@@ -3,8 +3,8 @@
     python benchmarks/obs_speed.py [--size 4096] [--samples 65536]
 
 Bare: the Gram product of float32 samples (by chunks, in float64 sums, as calibration does it), one
-Cholesky factor and one inverse in float64. Ours: the same Gram product, and all of `sparsegpt` at half the
-weights. One thread, one run; samples are made chunk by chunk outside the clock.
+Cholesky factor and one inverse in float64. Ours: the same Gram product, and all of `obs` at half the
+weights (which is `sparsegpt` at this width, compared with magnitude's mask). One thread, one run; samples are made chunk by chunk outside the clock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import record
 from scipy import linalg
 from threadpoolctl import threadpool_limits
 
+from passes.methods import Pruner
 from passes.moments import CHUNK, Moments, product
 from passes.patterns import Unstructured
 from passes.reconstruction import quadratic
-from passes.sparsegpt import Sweep
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     problem = quadratic(sums, dense)
     posed = time.process_time() - clock
     clock = time.process_time()
-    weights = Sweep(problem, Unstructured()).weights(dense.size // 2)
+    weights, _, _ = Pruner("obs", dense, problem, sums.gram, Unstructured()).at(dense.size // 2)
     swept = time.process_time() - clock
     ours = gram_seconds + posed + swept
     result = {

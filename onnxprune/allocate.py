@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from passes.weights import Weight
 
 CURVE_POSITIONS = 8192
-PROBE_SAMPLES = 128
+PROBE_SAMPLES, PROBE_NUMBERS = 128, 2**21
+"""What is run to see how much a layer's error matters: a few samples say it where each is large."""
+
 HALVINGS = 40
 
 
@@ -193,7 +195,7 @@ class Allocator:
     @cached_property
     def _losses(self) -> dict[str, NDArray[np.float64]]:
         assert self.courses is not None
-        error = self.courses.sensitivity(PROBE_SAMPLES)
+        error = self.courses.sensitivity(PROBE_SAMPLES, PROBE_NUMBERS)
         return losses_of(
             self._curves, error, lambda done, total: self.progress("sensitivity", done, total)
         )

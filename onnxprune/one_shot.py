@@ -76,7 +76,8 @@ class OneShot:
         allocation: how a total sparsity is shared; None takes ``loss`` for second-order methods and
             ``uniform`` for the others.
         pattern: as :func:`passes.patterns.parse_pattern` reads it.
-        damping: of the Hessian, as a share of its mean diagonal.
+        damping: of the Hessian, the least, as a share of its mean diagonal; more is taken where the data
+            are few for the width of a layer (:func:`passes.reconstruction.shrinkage`).
         sequential, bias_correction, batch_norm: see :class:`passes.sequential.Options`.
         reconstruct: ``layers`` leaves each layer as it was solved; ``blocks`` then trains blocks of
             layers towards the dense model's values, which needs torch.

@@ -121,16 +121,19 @@ class Courses:
             )
         return known
 
-    def sensitivity(self, samples: int) -> Callable[[Mapping[str, NDArray[Any]]], float | None]:
+    def sensitivity(
+        self, samples: int, numbers: int
+    ) -> Callable[[Mapping[str, NDArray[Any]]], float | None]:
         """What tells how far outputs move when constants change: :class:`passes.outputs.OutputError`.
 
         It gives None for constants that no course reads.
 
         Args:
-            samples: about how many of each course to run.
+            samples: about how many of each course to run, at most.
+            numbers: that these hold in all, at most about; one batch is always run.
         """
         errors = [
-            OutputError(course.model, _first(course.batches, samples), self._runner)
+            OutputError(course.model, _first(course.batches, samples, numbers), self._runner)
             for course in self._all
         ]
 
@@ -298,8 +301,9 @@ def _watched(
     ]
 
 
-def _first(feeds: Sequence[Feeds], samples: int) -> list[Feeds]:
-    """The first feeds that hold about so many samples."""
+def _first(feeds: Sequence[Feeds], samples: int, numbers: int) -> list[Feeds]:
+    """The first feeds that hold about so many samples, and not more numbers than allowed."""
     first = next(iter(feeds[0].values()))
     size = max(1, len(first) if first.ndim else 1)
-    return list(feeds[: max(1, samples // size)])
+    held = max(1, sum(array.size for array in feeds[0].values()))
+    return list(feeds[: max(1, min(samples // size, numbers // held))])

@@ -41,9 +41,8 @@ def taken(method: Method, columns: int) -> Method:
 class Pruner:
     """One weight, ready to be pruned to any level: what levels share is computed once.
 
-    Where the reduction is narrow enough for it, a second-order method is never worse than plain
-    magnitude: should its support with least squares have a larger error than magnitude's mask without,
-    that mask is taken (with least squares), and the label says so.
+    A second-order method is never worse than plain magnitude: should what it makes have a larger error than
+    magnitude's mask without an update, that mask is taken (with least squares), and the label says so.
 
     Args:
         method: of :data:`METHODS`.
@@ -92,11 +91,12 @@ class Pruner:
         if keep >= dense.size and pattern.most(*dense.shape[1:]) == dense[0].size:
             return problem.optimum.copy(), np.ones(dense.shape, np.bool_), method
         if method == "sparsegpt" and dense.shape[2] > ADMM_COLUMNS:
-            weights = self._sweep.weights(keep)
-            mask = weights != 0
-            return np.where(mask, weights, 0.0), mask, method
-        mask = self._support(keep)
-        weights = least_squares(problem, mask)
+            swept = self._sweep.weights(keep)
+            mask = swept != 0
+            weights = np.where(mask, swept, 0.0)
+        else:
+            mask = self._support(keep)
+            weights = least_squares(problem, mask)
         plain = pattern.mask(magnitude(dense), keep)
         if problem.error(np.where(plain, dense, 0.0)) < problem.error(weights):
             return least_squares(problem, plain), plain, f"{method}, outdone by magnitude's mask"

@@ -56,7 +56,7 @@ class Options:
         method: of :mod:`passes.methods`.
         pattern: the shape of masks.
         patterns: shapes of masks by weight name, where they are not ``pattern``.
-        damping: of the Hessian, as a share of its mean diagonal.
+        damping: of the Hessian, the least, as a share of its mean diagonal.
         positions: at most so many are drawn for each layer.
         sequential: whether each layer sees what its pruned predecessors give, or the dense model's.
         bias_correction: whether biases move so that mean outputs stay those of the dense model.
@@ -272,7 +272,7 @@ def _solve(
     rounds = options.rectify_rounds if layer.rectified and second and samples is not None else 1
     damping = options.damping
     for number in range(rounds):
-        problem = quadratic(sums.centred() if free else sums, values, damping)
+        problem = quadratic(sums.centred() if free else sums, values, options.damping)
         damping = problem.damping
         pruner = Pruner(method, values, problem, sums.gram, pattern, grid=layer.grid)
         solved, mask, words = pruner.at(keep)

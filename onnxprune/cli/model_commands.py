@@ -88,7 +88,7 @@ def prune(
         float | None,
         typer.Option(
             "--damping",
-            help="Of the Hessian, as a share of its mean diagonal.  \\[default: 0.01]",
+            help="Of the Hessian, the least, as a share of its mean diagonal.  \\[default: 0.01]",
             show_default=False,
         ),
     ] = None,

@@ -105,7 +105,9 @@ def test_obs_loses_a_fraction_of_what_magnitude_loses(
     assert report.totals.sparsity == pytest.approx(0.6, abs=1e-3)
     assert report.methods is not None
     assert report.methods["allocation"] == "loss"
-    assert all(report.methods[f"w{n}"].endswith("damping 0.01") for n in range(4))
+    assert all(report.methods[f"w{n}"].endswith("damping 0.01") for n in range(3))
+    few = float(report.methods["w3"].split()[-1])
+    assert 0.01 < few <= 8 / 64, "64 samples are few for 8 columns; a convolution has thousands"
     first = out.read_bytes()
     api.prune(net, out, sparsity=0.6, data=data, options=OneShot(method="obs"), threads=1)
     assert out.read_bytes() == first, "equal input and seed, equal bytes"
@@ -163,6 +165,12 @@ def test_patterns_hold_in_the_file(
         (OneShot(pattern="9:4"), None, RecipeError, "pattern '9:4' is not understood"),
         (OneShot(damping=-1.0), None, RecipeError, "damping must lie between 0 and 10"),
         (OneShot(method="obs"), {"x": np.full((4, 3, 8, 8), np.nan, np.float32)}, DataError, "NaN"),
+        (
+            OneShot(method="obs"),
+            {"x": np.full((4, 3, 8, 8), 1e30, np.float32)},
+            DataError,
+            "'w0'.*NaN",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(

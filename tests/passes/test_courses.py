@@ -243,7 +243,7 @@ def test_batches_are_dealt_to_the_courses_that_they_take() -> None:
 def test_outputs_move_with_constants_wherever_they_are() -> None:
     model, batches = ir.from_proto(built(MODELS["a Loop"])), feeds(0)
     courses = Courses(model, collect_weights(model).weights, batches, runner)
-    sensitivity = courses.sensitivity(64)
+    sensitivity = courses.sensitivity(64, 2**20)
     error = sensitivity({"w_square": np.zeros((6, 6), np.float32)})
     assert error is not None
     assert error > 0.1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from passes.methods import METHODS, SECOND_ORDER, Pruner, taken
 from passes.moments import Moments, moments
 from passes.patterns import NM, Block, Channel, Pattern, Unstructured
-from passes.reconstruction import Quadratic, least_squares, quadratic
+from passes.reconstruction import Quadratic, least_squares, quadratic, shrinkage
 from passes.saliency import ranked_by_row, wanda
 
 PATTERNS = (Unstructured(), NM(n=2, m=4), Block(rows=2, columns=2), Channel(taps=2, columns=2))
@@ -34,6 +34,12 @@ def solved(method: str, pattern: Pattern, keep: int, seed: int = 0, **sizes: int
     return dense, problem, weights, mask
 
 
+def solved_in_words(method: str, keep: int, seed: int):
+    dense, sums, problem = problem_of(seed=seed)
+    weights, _, words = Pruner(method, dense, problem, sums.gram, Unstructured()).at(keep)
+    return dense, problem, weights, words
+
+
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
 @pytest.mark.parametrize("method", NAMED)
 def test_every_method_keeps_every_pattern(method: str, pattern: Pattern) -> None:
@@ -54,6 +60,18 @@ def test_error_is_never_above_magnitude(method: str, pattern: Pattern, seed: int
     dense, problem, weights, mask = solved(method, pattern, 16, seed=seed)
     by_magnitude = dense * pattern.mask(np.abs(dense), int(mask.sum()))
     assert problem.error(weights) <= problem.error(by_magnitude) * (1 + 1e-9)
+
+
+def test_wide_reductions_are_never_above_magnitude_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the width of least squares the sweep alone can lose to magnitude's mask; then that is taken."""
+    monkeypatch.setattr("passes.methods.ADMM_COLUMNS", 0)
+    words = set()
+    for seed in range(60):
+        dense, problem, weights, label = solved_in_words("obs", 8, seed)
+        mask = Unstructured().mask(np.abs(dense), int((weights != 0).sum()))
+        assert problem.error(weights) <= problem.error(dense * mask) * (1 + 1e-9)
+        words.add(label)
+    assert words == {"sparsegpt", "sparsegpt, outdone by magnitude's mask"}
 
 
 @pytest.mark.parametrize("method", ["admm", "exact"])
@@ -120,6 +138,67 @@ def test_damping_is_raised_by_the_stated_rule_and_told() -> None:
     assert np.log10(problem.damping / 1e-6) == pytest.approx(
         round(np.log10(problem.damping / 1e-6))
     )
+
+
+def correlated(positions: int, columns: int, seed: int) -> np.ndarray:
+    """Inputs ``(1, positions, columns)`` whose variances fall over two orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    scales = np.logspace(0, -1, columns)
+    mixing = np.linalg.qr(np.random.default_rng(99).standard_normal((columns, columns)))[0]
+    return ((rng.standard_normal((1, positions, columns)) * scales) @ mixing).astype(np.float32)
+
+
+def test_shrinking_brings_a_gram_of_few_samples_nearer_to_that_of_many() -> None:
+    few, many = correlated(30, 60, 1), correlated(100_000, 60, 2)
+    sums = moments(few, np.zeros((1, 30, 2), np.float32))
+    truth, seen = many[0].T @ many[0] / 100_000, sums.gram[0] / 30
+
+    def distance(share: float) -> float:
+        damped = (seen + share * np.trace(seen) / 60 * np.eye(60)) / (1 + share)
+        return float(np.linalg.norm(damped - truth))
+
+    (share,) = shrinkage(sums)
+    best = min(np.logspace(-4, 1, 101), key=distance)
+    assert best / 3 < share < best * 3
+    assert distance(share) < 0.9 * distance(0.01)
+
+
+def test_shrinking_fades_with_the_data_and_spares_what_no_data_reach() -> None:
+    def share_of(positions: int) -> float:
+        return float(shrinkage(moments(*[correlated(positions, 16, 3)] * 2))[0])
+
+    shares = [share_of(positions) for positions in (8, 64, 512, 4096)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] <= 16 / 4096
+    assert shares[0] <= 1
+    white = np.random.default_rng(4).standard_normal((1, 512, 16)).astype(np.float32)
+    assert shrinkage(moments(white, white))[0] <= 16 / 512
+    dead = np.zeros((1, 8, 16), np.float32)
+    assert shrinkage(moments(dead, dead))[0] == 0
+
+
+def test_masks_of_few_samples_hold_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, others = correlated(30, 60, 5), correlated(4000, 60, 6)
+    dense = np.random.default_rng(7).standard_normal((1, 20, 60))
+    sums = moments(few, (few @ dense.transpose(0, 2, 1)).astype(np.float32))
+    lost, told = [], []
+    for shrunk in (True, False):
+        if not shrunk:
+            monkeypatch.setattr("passes.reconstruction.shrinkage", lambda _: np.zeros(1))
+        problem = quadratic(sums, dense)
+        weights, _, _ = Pruner("admm", dense, problem, sums.gram, Unstructured()).at(480)
+        gone = others[0] @ (weights - dense)[0].T
+        lost.append(float((gone**2).mean()))
+        told.append(problem.error(weights) / 30 / 20)
+    assert lost[0] < 0.7 * lost[1], "without it the few samples are fitted and nothing else"
+    assert told[0] > 0.3 * lost[0], "the error that allocation sees is of the size of the real one"
+    assert told[1] < 0.3 * lost[1]
+
+
+def test_no_damping_is_none() -> None:
+    x = correlated(64, 16, 8)
+    problem = quadratic(moments(x, x), np.zeros((1, 16, 16)), damping=0.0)
+    assert problem.damping == 0.0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
