@@ -96,7 +96,7 @@ class OneShot:
 
     @property
     def chosen_allocation(self) -> Allocation:
-        """The allocation asked for, or the one that measures best with the method."""
+        """The allocation asked for, or the one that measures best on most models with the method."""
         return self.allocation or ("loss" if self.method in SECOND_ORDER else "uniform")
 
     @property
