@@ -4,7 +4,8 @@
 
 Bare: the Gram product of float32 samples (by chunks, in float64 sums, as calibration does it), one
 Cholesky factor and one inverse in float64. Ours: the same Gram product, and all of `obs` at half the
-weights (which is `sparsegpt` at this width, compared with magnitude's mask). One thread, one run; samples are made chunk by chunk outside the clock.
+weights (which is `sparsegpt` at this width, compared with magnitude's mask). One thread, one run; samples
+are made chunk by chunk outside the clock.
 """
 
 from __future__ import annotations

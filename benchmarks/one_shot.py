@@ -7,8 +7,9 @@ Models are those of ../shared/models, their data those of ``one_shot_models.py``
 never seen in calibration. With labels the figure is top-1 accuracy, else fidelity to the dense model's
 outputs (one minus the relative error, averaged over samples; 100 is the dense model). onnxsim leaves some
 kinds of weights alone; where it falls short of what it was asked for by more than two points of the
-whole, a further row has ours at the sparsity that onnxsim reached. ``--allocations`` compares the allocations of ``obs`` at one sparsity instead. Everything runs on one processor (the process
-pins itself), and both the time that passed and the processor time are printed, reading and writing files
+whole, a further row has ours at the sparsity that onnxsim reached. ``--allocations`` compares the
+allocations of ``obs`` at one sparsity instead. Everything runs on one processor (the process pins
+itself), and both the time that passed and the processor time are printed, reading and writing files
 included: on a busy machine only the latter can be compared. Rows of other models, sparsities and methods
 stay in the JSON file.
 """

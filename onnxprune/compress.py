@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from onnxprune.data import DataSource
     from onnxprune.in_memory import ModelSource
     from onnxprune.report import Quality, Totals, Verification
-    from onnxprune.rules import Ruled
     from onnxprune.run_folder import RunFolder
     from onnxprune.search.find import Found
     from onnxprune.study import Study
@@ -85,7 +84,7 @@ def _compress(path: Path, job: _Job) -> Report:
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "compress")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
-    weights = weight_reports(study.collection.weights, _ruled(found).patterns)
+    weights = weight_reports(study.collection.weights, found.ruled.patterns)
     with clock.step("encode"):
         hardware.write_weights(
             study.collection.weights, folder.blob, target.storage, clock.progress
@@ -149,7 +148,7 @@ def _search(path: Path, job: _Job) -> Report:
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "search")
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
-    weights = weight_reports(study.collection.weights, _ruled(found).patterns)
+    weights = weight_reports(study.collection.weights, found.ruled.patterns)
     totals = totals_of(weights, model_bytes=folder.model.stat().st_size)
     report = Report(
         "search",
@@ -231,14 +230,8 @@ def _verify(study: Study, folder: RunFolder, progress: Progress, *, packed: bool
     return with_checks(compared, checks)
 
 
-def _ruled(found: Found) -> Ruled:
-    """What holds for each weight in the variant that was found."""
-    return found.search.studies[found.variant].ruled
-
-
 def _methods(found: Found) -> dict[str, str]:
-    pruning = found.search.variants[found.variant].prune
-    steps = {"saliency": pruning.method, "controller": found.report.controller}
+    steps = {"saliency": found.recipe.prune.method, "controller": found.report.controller}
     chosen = {name: str(value) for name, value in found.report.chosen.items()}
     return steps | dict(found.methods) | chosen
 

@@ -65,5 +65,6 @@ class HeldOut:
                     quality.drop_ci95,
                     looked_at,
                     plan.sparsity,
+                    search.problem.space.values(trial.levels),
                 )
         return None

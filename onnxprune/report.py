@@ -199,7 +199,7 @@ class InsteadReport:
     """Where the plan found breaks the limit on held-out samples: the best trial that keeps it there.
 
     ``looked_at`` counts the trials whose held-out drop was measured to find it, the first one best: the
-    more, the less that drop is an unbiased one.
+    more, the less that drop is an unbiased one. ``chosen`` as of a trial.
     """
 
     trial: int
@@ -208,6 +208,7 @@ class InsteadReport:
     drop_ci95: tuple[float, float]
     looked_at: int
     sparsity: Mapping[str, float]
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

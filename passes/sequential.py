@@ -270,16 +270,14 @@ def _solve(
     method = taken(options.method, values.shape[2])
     second = method in SECOND_ORDER
     rounds = options.rectify_rounds if layer.rectified and second and samples is not None else 1
-    damping = options.damping
     for number in range(rounds):
         problem = quadratic(sums.centred() if free else sums, values, options.damping)
-        damping = problem.damping
         pruner = Pruner(method, values, problem, sums.gram, pattern, grid=layer.grid)
         solved, mask, words = pruner.at(keep)
         if number + 1 < rounds and samples is not None:
             bias = _bias(sums, solved) if free else None
             sums = sums.with_targets(samples.reductions, samples.rectified(solved, bias))
-    return solved, mask, sums, f"{words}, damping {damping:g}" if second else words
+    return solved, mask, sums, f"{words}, damping {problem.damping:g}" if second else words
 
 
 def _bias(sums: Moments, weights: NDArray[np.float64]) -> NDArray[np.float64]:

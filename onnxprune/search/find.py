@@ -11,7 +11,7 @@ from onnxprune.report import FinishReport, SearchReport, SplitSizes, TrialReport
 from onnxprune.search.finish import WORTH, Finished, Finisher
 from onnxprune.search.journal import Finish, Journal
 from onnxprune.search.problem import Problem, Trial, front
-from onnxprune.search.run import AUTO, make_controller, run_search
+from onnxprune.search.run import controller_name, make_controller, run_search
 from onnxprune.search.workers import open_workers
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from onnxprune.plan import Plan
     from onnxprune.recipe import Recipe
+    from onnxprune.rules import Ruled
     from onnxprune.search.opening import Search
     from onnxprune.search.space import Levels
     from onnxprune.study import Study
@@ -58,6 +59,16 @@ class Found:
     methods: Mapping[str, str]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe with the hyper-parameters that were found."""
+        return self.search.variants[self.variant]
+
+    @property
+    def ruled(self) -> Ruled:
+        """What holds for each weight under it."""
+        return self.search.studies[self.variant].ruled
+
 
 def open_journal(study: Study, recipe: Recipe, path: Path, *, resume: bool) -> Journal:
     """The journal of this search, new or continued.
@@ -92,7 +103,7 @@ def find_plan(search: Search, journal: Journal, progress: Progress) -> Found:
     finished = _finish(search, journal, trials, best, progress)
     plan = search.plan(finished.keep)
     report = SearchReport(
-        controller=AUTO if how.controller == "auto" else how.controller,
+        controller=controller_name(how.controller),
         objective=problem.objective,
         trials=len(trials),
         candidates=len(trials) + len(journal.finishes),

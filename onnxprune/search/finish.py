@@ -2,10 +2,10 @@
 
 Levels of a database are solved for the dense model's activations, each weight by itself. The plan
 deserves better: weights pruned one after the other, each given what its pruned predecessors really
-produce (:mod:`passes.sequential`), and blocks of them trained where the recipe says so. That loses less, so a plan that is sparser in the same proportions
-may keep the limit too. How much sparser is found by a few more candidates, tested like trials: the shift
-(in halvings of density, equal for all weights) grows until the limit breaks, or falls until it is kept,
-then the gap is halved.
+produce (:mod:`passes.sequential`), and blocks of them trained where the recipe says so. That loses less,
+so a plan that is sparser in the same proportions may keep the limit too. How much sparser is found by a
+few more candidates, tested like trials: the shift (in halvings of density, equal for all weights) grows
+until the limit breaks, or falls a little where it breaks at once, then the gap is halved.
 
 The best of hundreds of trials is partly lucky, and loses more on other samples; a finishing try is one of a
 few. So a finish that costs little more than its trial is preferred to it (:data:`WORTH`).

@@ -76,8 +76,8 @@ def open_levels(
     """
     database = LevelDatabase(folder, _header(study, recipe, keeps))
     weights = study.collection.weights
-    blind = watched is None or recipe.prune.method == "magnitude"
-    layers = {} if blind else {x.name: x for x in find_layers(study.model.graph, weights)}
+    plain = recipe.prune.method == "magnitude"
+    layers = {} if plain else {x.name: x for x in find_layers(study.model.graph, weights)}
     missing = [
         layers[weight.name]
         for number, weight in enumerate(weights)

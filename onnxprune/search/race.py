@@ -6,9 +6,9 @@ all N lies above
     mean_n - z s sqrt(1/n - 1/N)
 
 with the confidence asked for, but at least 95 % (s is the standard deviation of the differences, z its
-quantile; the last factor is the correction for a finite population). A candidate is given up when even that best case does
-not reach what it must. Source of the idea: Maron and Moore 1994, "Hoeffding Races"; we take the normal
-distribution, which is tighter, and know N.
+quantile; the last factor is the correction for a finite population). A candidate is given up when even
+that best case does not reach what it must. Source of the idea: Maron and Moore 1994, "Hoeffding Races";
+we take the normal distribution, which is tighter, and know N.
 """
 
 from __future__ import annotations

@@ -30,14 +30,18 @@ Progress = Callable[[int, int], None]
 """Called with the trials done and the trials in all."""
 
 
+def controller_name(asked: str) -> str:
+    """Who searches, where ``asked`` may be ``auto``."""
+    return AUTO if asked == "auto" else asked
+
+
 def make_controller(name: str, problem: Problem, seed: int) -> Controller:
     """A controller by name, of :data:`CONTROLLERS` or ``auto``; imports heavy libraries where needed.
 
     Raises:
         RecipeError: when the controller needs an extra that is not installed.
     """
-    if name == "auto":
-        name = AUTO
+    name = controller_name(name)
     if name == "bayes":
         from onnxprune.search.bayes import BayesController
 
@@ -62,6 +66,7 @@ def check_installed(name: str) -> None:
     Raises:
         RecipeError: when they are not.
     """
+    name = controller_name(name)
     needed = ("stable_baselines3", "gymnasium", "torch") if name == "rl" else ()
     missing = [library for library in needed if importlib.util.find_spec(library) is None]
     if missing:

@@ -80,22 +80,24 @@ class Process:
         """See :class:`Surrogate`."""
         prefix = _prefix(min(told, LAST_FIT))
         if prefix not in self._kernels:
-            first = units[:prefix], target[:prefix]
-            self._kernels[prefix] = self._fit(_kernel(units.shape[1]), *first, search=True).kernel_
-        model = self._fit(self._kernels[prefix], units, target, search=False)
+            first = units[:prefix]
+            left = target[:prefix] - _Trend(first, target[:prefix], self._choices).at(first)
+            kernel = _kernel(units.shape[1])
+            self._kernels[prefix] = self._fit(kernel, first, left, search=True).kernel_
+        trend = _Trend(units, target, self._choices)
+        model = self._fit(self._kernels[prefix], units, target - trend.at(units), search=False)
         mean, deviation = model.predict(at, return_std=True)
-        varied = units[:, self._choices :]
-        trend = rising_trend(varied, target)
-        return mean + features(at[:, self._choices :]) @ trend, deviation
+        return mean + trend.at(at), deviation
 
     def _fit(
         self,
         kernel: Any,
         units: NDArray[np.float64],
-        target: NDArray[np.float64],
+        left: NDArray[np.float64],
         *,
         search: bool,
     ) -> Any:
+        """The process of what a trend leaves of the targets."""
         model = GaussianProcessRegressor(
             kernel=kernel,
             normalize_y=True,
@@ -105,8 +107,7 @@ class Process:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a length scale at its bound is no news for the user
-            varied = units[:, self._choices :]
-            model.fit(units, target - features(varied) @ rising_trend(varied, target))
+            model.fit(units, left)
         return model
 
 
@@ -133,12 +134,26 @@ class Forest:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """See :class:`Surrogate`."""
         del told
-        varied = units[:, self._choices :]
-        trend = rising_trend(varied, target)
+        trend = _Trend(units, target, self._choices)
         model = ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=self._seed)
-        model.fit(units, target - features(varied) @ trend)
+        model.fit(units, target - trend.at(units))
         mean, deviation = model.predict(at, return_std=True)
-        return mean + features(at[:, self._choices :]) @ trend, deviation
+        return mean + trend.at(at), deviation
+
+
+class _Trend:
+    """The trend of targets in all decisions but the first ``choices``."""
+
+    def __init__(
+        self, units: NDArray[np.float64], target: NDArray[np.float64], choices: int
+    ) -> None:
+        self._choices = choices
+        self._coefficients = rising_trend(units[:, choices:], target)
+
+    def at(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Its values at candidates ``(M, D)``; ``(M,)``."""
+        values: NDArray[np.float64] = features(units[:, self._choices :]) @ self._coefficients
+        return values
 
 
 def features(units: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,10 +40,10 @@ class Walk:
 
     Attributes:
         problem: the variables, and their features where it has some.
-        scale: what an action between 0 and 1 means for a variable; for a hyper-parameter it is always
-            the place in its row of values. ``sparsity``: that of the variable. ``ladder``:
+        scale: what an action between 0 and 1 means. ``sparsity``: that of the variable. ``ladder``:
             the share of its levels, whose densities fall by a constant factor. ``correction``: by how
             much its level moves from that of ``base``, up to :data:`SPAN` either way; 0.5 not at all.
+            For a hyper-parameter it is always the place in the row of its values.
         base: the plan to correct; with a budget it is shifted there first.
     """
 
