@@ -17,6 +17,8 @@ from onnxprune.finetune.bridge.dtypes import from_array
 from onnxprune.finetune.losses import load_function
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from onnxprune.data import Dataset
@@ -28,10 +30,11 @@ Augment = Callable[[Feeds, torch.Generator], Feeds]
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs by name, and labels where there are some."""
+    """Inputs by name, labels where there are some, and which rows of the data they are."""
 
     inputs: Feeds
     labels: Tensor | None
+    rows: Tensor
 
 
 class Batches:
@@ -74,6 +77,25 @@ class Batches:
         return self._count // self._size
 
     @property
+    def repeats(self) -> bool:
+        """Whether every pass shows the very same samples: nothing changes their inputs."""
+        return self._augment is None and not self._stacked
+
+    def in_order(self) -> Iterator[Feeds]:
+        """The whole batches of all samples, as they are, in the order of the data.
+
+        Where the last is not full it begins earlier, so that it overlaps the one before.
+        """
+        for start in range(0, self._count, self._size):
+            first = min(start, self._count - self._size)
+            yield {name: values[first : first + self._size] for name, values in self._inputs.items()}
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return self._count
+
+    @property
     def labels(self) -> Tensor | None:
         """All labels."""
         return self._labels
@@ -95,7 +117,7 @@ class Batches:
                 _mixed(self._seed, step * self._ranks + self._rank)
             )
             inputs = self._augment(inputs, generator)
-        return Batch(inputs, None if self._labels is None else self._labels[rows])
+        return Batch(inputs, None if self._labels is None else self._labels[rows], rows)
 
 
 def _mixed(seed: int, number: int) -> int:

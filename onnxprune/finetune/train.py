@@ -21,6 +21,7 @@ from onnxprune.finetune.checkpoint import load_checkpoint, save_checkpoint
 from onnxprune.finetune.losses import label_loss, total_loss
 from onnxprune.finetune.pruner import Goal, Pruner
 from onnxprune.finetune.schedule import Phase, PhaseName, RateCurve, phases, rate_at
+from onnxprune.finetune.teacher import Teacher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +103,8 @@ class Trainer:
         identity: str = "",
         progress: Progress | None = None,
     ) -> None:
-        self.module, self._dense, self._batches = module, dense, batches
+        self.module, self._batches = module, batches
+        self._teacher = None if dense is None else Teacher(dense, batches)
         self._validate, self._settings, self._goal = validate, settings, goal
         self._checkpoint, self._identity = checkpoint, identity
         self._progress: Progress = progress or (lambda *_: None)
@@ -208,9 +210,8 @@ class Trainer:
         labels = None if batch.labels is None else batch.labels.to(self._device)
         precision = self._settings.optimizer.precision
         dense = None
-        if self._dense is not None and (self._settings.loss.distill or self._loss is None):
-            with torch.no_grad():
-                dense = _several(self._dense(inputs))
+        if self._teacher is not None and (self._settings.loss.distill or self._loss is None):
+            dense = self._teacher(batch)
         with torch.autocast(
             self._device.type, getattr(torch, precision), enabled=precision != "float32"
         ):

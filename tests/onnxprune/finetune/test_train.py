@@ -23,6 +23,7 @@ from onnxprune.finetune.bridge import to_torch
 from onnxprune.finetune.pruner import Goal
 from onnxprune.finetune.run import finetune
 from onnxprune.finetune.schedule import density_at, phases, rate_at
+from onnxprune.finetune.teacher import Teacher
 from onnxprune.finetune.train import Trainer
 from onnxprune.recipe import DataSection, FinetuneSection, Recipe, load_recipe
 
@@ -383,3 +384,27 @@ def test_a_recipe_with_a_wrong_value_says_what_is_allowed(tmp_path: Path) -> Non
     path.write_text("finetune: {penalty: {name: l3}}")
     with pytest.raises(RecipeError, match=r"finetune.penalty.name: input should be 'l_half'"):
         load_recipe(path, {})
+
+
+@pytest.mark.parametrize("count", [96, 70])
+def test_a_teacher_says_of_known_samples_what_the_model_says(mlp: Path, count: int) -> None:
+    """Also where the last batch of the data is not full."""
+    x = np.random.default_rng(0).standard_normal((count, 12)).astype(np.float32)
+    dense, data = to_torch(mlp), Dataset({"x": x}, np.zeros(count, np.int64))
+    calls = []
+    dense.register_forward_hook(lambda *_: calls.append(1))
+    same = Batches(data, 32, 0)
+    teacher = Teacher(dense, same)
+    for step in range(2 * same.steps_per_epoch):
+        batch = same.batch(step)
+        torch.testing.assert_close(teacher(batch)[0], dense(batch.inputs).detach())
+    assert len(calls) == 2 * same.steps_per_epoch + 3  # ours above, and each sample once
+
+    def double(inputs: dict[str, torch.Tensor], _: torch.Generator) -> dict[str, torch.Tensor]:
+        return {"x": inputs["x"] * 2}
+
+    changed = Batches(data, 32, 0, augment=double)
+    batch = changed.batch(0)
+    torch.testing.assert_close(
+        Teacher(dense, changed)(batch)[0], dense({"x": torch.from_numpy(x)[batch.rows] * 2})
+    )

@@ -29,6 +29,8 @@ def convolve(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) 
     padding: tuple[int, ...] = windows.begin
     if not windows.symmetric:
         x, padding = padded(x, windows.begin, windows.end), (0,) * len(windows.begin)
+    if x.ndim == 4 and x.device.type == "cpu":
+        x = x.to(memory_format=torch.channels_last)
     result: Tensor = _CONV[weight.ndim - 2](
         x, weight, bias, windows.strides, padding, windows.dilations, node.get("group", 1)
     )
