@@ -88,7 +88,9 @@ class Batches:
         """
         for start in range(0, self._count, self._size):
             first = min(start, self._count - self._size)
-            yield {name: values[first : first + self._size] for name, values in self._inputs.items()}
+            yield {
+                name: values[first : first + self._size] for name, values in self._inputs.items()
+            }
 
     @property
     def count(self) -> int:

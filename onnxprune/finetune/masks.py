@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Literal, final
 import numpy as np
 import torch
 
+from onnxprune.finetune.bridge.registry import Live
 from passes.masks import keep_largest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
+
+WORTH = 0.75
+"""Of a convolution's work; where more remains, picking channels costs about what it saves."""
 
 SaliencyName = Literal["magnitude", "lamp", "fisher"]
 
@@ -53,6 +57,22 @@ class Masks:
     def kept(self) -> int:
         """How many of them stay."""
         return sum(int(mask.sum()) for mask in self._masks.values())
+
+    def live_channels(self) -> dict[str, Live]:
+        """What is left of weights ``(O, I, height, width)`` that lost whole channels, worth leaving out.
+
+        That is where at most :data:`WORTH` of the work remains.
+        """
+        found = {}
+        for name, mask in self._masks.items():
+            if mask.ndim != 4:
+                continue
+            outputs = mask.flatten(1).any(1).nonzero()[:, 0]
+            inputs = mask.transpose(0, 1).flatten(1).any(1).nonzero()[:, 0]
+            share = len(outputs) * len(inputs) / (mask.shape[0] * mask.shape[1])
+            if 0 < share <= WORTH:
+                found[name] = Live(outputs, inputs)
+        return found
 
     def load(self, masks: Mapping[str, Tensor]) -> None:
         """Take masks as :attr:`by_name` gave them."""

@@ -85,18 +85,20 @@ class Pruner:
         self._moments = {n: m.to(self._weights[n].device) for n, m in state["moments"].items()}
         self._begin_keep, self._begin_each = state["begin_keep"], dict(state["begin_each"])
 
-    def prune_if_due(self, phase: Phase, step: int) -> None:
-        """Draw new masks where the schedule has it; recovery begins at the goal exactly."""
+    def prune_if_due(self, phase: Phase, step: int) -> bool:
+        """Draw new masks where the schedule has it, and say so; recovery begins at the goal exactly."""
         within = step - phase.first_step
         if not self._goal.prunes or phase.name == "sparsify":
-            return
+            return False
         if not within and not phase.cycle:
             self._begin()
         if phase.name == "recover":
-            if within == 0:
-                self._prune(phase, 1.0)
-        elif within % self._settings.prune_every == 0:
-            self._prune(phase, (within + 1) / phase.steps)
+            due, progress = within == 0, 1.0
+        else:
+            due, progress = within % self._settings.prune_every == 0, (within + 1) / phase.steps
+        if due:
+            self._prune(phase, progress)
+        return due
 
     def before_step(self, phase: Phase, progress: float) -> None:
         """Between the backward pass and the optimizer's step: the smoothed penalty, and the masks."""

@@ -168,6 +168,7 @@ class Trainer:
         """
         state, per_epoch = self._state, self._batches.steps_per_epoch
         self.pruner.masks.apply()
+        self.module.mode.live = self.pruner.masks.live_channels()
         started, stopped = time.perf_counter(), False
         while state.step < self.steps and not stopped:
             phase = next(p for p in self._phases if state.step < p.first_step + p.steps)
@@ -189,7 +190,8 @@ class Trainer:
 
     def _take_step(self, phase: Phase, step: int) -> None:
         settings, optimizer = self._settings, self._optimizer
-        self.pruner.prune_if_due(phase, step)
+        if self.pruner.prune_if_due(phase, step):
+            self.module.mode.live = self.pruner.masks.live_channels()
         progress = phase.progress(step)
         curve: RateCurve = "cosine" if phase.name == "recover" else "constant"
         for group in optimizer.param_groups:

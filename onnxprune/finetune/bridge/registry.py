@@ -25,6 +25,19 @@ class UnsupportedError(ModelError):
     """A model uses an operator, or a form of one, that the bridge cannot run."""
 
 
+@dataclass(frozen=True, eq=False)
+class Live:
+    """Which channels of a weight ``(O, I, kernel...)`` masks leave anything of; all others are zero.
+
+    Attributes:
+        outputs: indices along the first axis, int64, rising.
+        inputs: along the second.
+    """
+
+    outputs: torch.Tensor
+    inputs: torch.Tensor
+
+
 @dataclass
 class Mode:
     """How a module runs; one object shared by all its nodes.
@@ -35,6 +48,8 @@ class Mode:
         compute: floats narrower than this are computed in it; None computes each as it is.
         straight_through: quantized values stay floats (whole numbers) that carry gradients.
         generator: of what Dropout drops; torch's own, which the whole process shares, when None.
+        live: by weight name, what of a weight need be computed with; of others, all. The rest gets no
+            gradient.
     """
 
     dropout: bool = False
@@ -42,6 +57,7 @@ class Mode:
     compute: torch.dtype | None = None
     straight_through: bool = False
     generator: torch.Generator | None = None
+    live: Mapping[str, Live] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.errors import DataError, ModelError
 from onnxprune.finetune.bridge import UnsupportedError, supported, to_torch, write_back
 from onnxprune.finetune.bridge.listing import listing
+from onnxprune.finetune.masks import Masks
 
 F32 = TensorProto.FLOAT
 
@@ -371,3 +372,37 @@ def test_the_documented_list_is_what_is_registered() -> None:
     names = {name for domain, name in supported() if not domain}
     assert {"Conv", "LSTM", "Attention", "Resize", "If", "DequantizeLinear"} <= names
     assert ("com.microsoft", "FusedMatMul") in supported()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("pads", [[1, 1, 1, 1], [0, 1, 1, 0]])
+def test_channels_that_masks_empty_are_left_out_with_the_same_result(bias: bool, pads) -> None:
+    """Outputs and the gradients of what is kept stay; what is masked gets none."""
+    first, second = values(6, 3, 3, 3), values(5, 6, 3, 3, seed=1)
+    second[[0, 3]], second[:, [1, 2]] = 0, 0
+    constants = [("first", first), ("second", second)]
+    constants += [("b1", values(6, seed=2)), ("b2", values(5, seed=3))] if bias else []
+    names = ("b1", "b2") if bias else ()
+    nodes = [
+        helper.make_node("Conv", ["x", "first", *names[:1]], ["h"], pads=pads),
+        helper.make_node("Conv", ["h", "second", *names[1:]], ["y"], strides=[2, 1]),
+    ]
+    shapes = (["n", 3, 9, 8], ["n", 5, None, None])
+    model = model_of(nodes, [("x", F32, shapes[0])], [("y", F32, shapes[1])], constants)
+    x = torch.from_numpy(values(4, 3, 9, 8, seed=4))
+    results = []
+    for skips in (False, True):
+        module = to_torch(model)
+        kept = {name: module.weights[name] for name in ("first", "second")}
+        masks = Masks(kept, keep_zeros=True)
+        live = masks.live_channels()
+        assert list(live) == ["second"]
+        assert live["second"].outputs.tolist() == [1, 2, 4]
+        assert live["second"].inputs.tolist() == [0, 3, 4, 5]
+        module.mode.live = live if skips else {}
+        y = module(x)
+        y.square().sum().backward()
+        masks.mask_gradients()
+        results.append([y.detach(), *(w.grad for w in module.weights.values())])
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two)

@@ -25,16 +25,33 @@ _TRANSPOSED: dict[int, Any] = {
 @operator("Conv")
 def convolve(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Conv: ``x`` ``(N, C, spatial...)`` with ``weight`` ``(O, C / group, kernel...)``."""
-    windows = windows_of(node, x.shape[2:], weight.shape[2:])
+    outputs, windows = len(weight), windows_of(node, x.shape[2:], weight.shape[2:])
     padding: tuple[int, ...] = windows.begin
     if not windows.symmetric:
         x, padding = padded(x, windows.begin, windows.end), (0,) * len(windows.begin)
     if x.ndim == 4 and x.device.type == "cpu":
         x = x.to(memory_format=torch.channels_last)
+    group, live = node.get("group", 1), node.mode.live.get(node.inputs[1])
+    dense = bias
+    if live is not None and group == 1:
+        x = x.index_select(1, live.inputs)
+        weight = weight.index_select(0, live.outputs).index_select(1, live.inputs)
+        dense = None
     result: Tensor = _CONV[weight.ndim - 2](
-        x, weight, bias, windows.strides, padding, windows.dilations, node.get("group", 1)
+        x, weight, dense, windows.strides, padding, windows.dilations, group
     )
-    return result
+    if live is None or group != 1:
+        return result
+    return _among_constants(result, live.outputs, bias, outputs)
+
+
+def _among_constants(y: Tensor, places: Tensor, bias: Tensor | None, channels: int) -> Tensor:
+    """Channels put where they belong among others that are nothing but their bias."""
+    shape = (len(y), channels, *y.shape[2:])
+    if bias is None:
+        return y.new_zeros(shape).index_copy(1, places, y)
+    spread = bias.reshape(channel_shape(y.ndim))
+    return spread.expand(shape).index_copy(1, places, y + spread[places])
 
 
 @operator("ConvInteger")
