@@ -11,6 +11,7 @@ import torch
 from onnxprune.data import load_data
 from onnxprune.errors import DataError
 from onnxprune.finetune.bridge.dtypes import from_array, to_array
+from onnxprune.finetune.train import Score
 from onnxprune.metrics import find_metric
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def validator(
     chosen = find_metric(metric, labelled=data.labels is not None, outputs=reference)
     known = reference if chosen.needs_dense else None
 
-    def validate(module: OnnxModule) -> float:
+    def validate(module: OnnxModule) -> Score:
         scores = chosen.score(_outputs(module, data, device), data.labels, known)
-        return float(scores.mean())
+        return Score(float(scores.mean()), float(scores.std() / np.sqrt(len(scores))))
 
     return validate
 

@@ -33,8 +33,18 @@ if TYPE_CHECKING:
     from onnxprune.recipe import FinetuneSection
 
 Progress = Callable[[str, int, int], None]
-Validate = Callable[["OnnxModule"], float]
-"""The score of a module on the validation split; higher is better."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of a module on the validation split, higher is better, and its standard error."""
+
+    mean: float
+    error: float = 0.0
+
+
+Validate = Callable[["OnnxModule"], Score]
+"""Scores a module on the validation split."""
 
 RUNAWAY = 50.0
 """A smoothed loss of so many times its first value (at least 1) counts as divergence."""
@@ -54,7 +64,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a run: the epoch whose weights were taken, and all epochs."""
+    """The result of a run: the epoch whose weights were taken, and all epochs.
+
+    Of the epochs at the goal that is the last one whose score lies within its standard error of the highest:
+    validation cannot tell it from the best, and the learning rate has fallen further (the
+    one-standard-error rule of Breiman et al. 1984, with training time in the place of complexity).
+    """
 
     best: Epoch
     epochs: tuple[Epoch, ...]
@@ -66,6 +81,8 @@ class _State:
     step: int = 0
     epochs: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
+    highest: float = -math.inf
+    risen: int = 0
     best_weights: dict[str, Tensor] | None = None
     losses: list[float] = field(default_factory=list)
     first_loss: float | None = None
@@ -156,7 +173,7 @@ class Trainer:
         epochs = [Epoch(**epoch) for epoch in held["epochs"]]
         best = None if held["best"] is None else Epoch(**held["best"])
         self._state = _State(
-            held["step"], epochs, best, held["best_weights"], held["losses"],
+            held["step"], epochs, best, held["highest"], held["risen"], held["best_weights"], held["losses"],
             held["first_loss"], held["smooth_loss"],
         )  # fmt: skip
 
@@ -246,10 +263,14 @@ class Trainer:
         mean = sum(state.losses) / max(1, len(state.losses))
         state.losses = []
         number = len(state.epochs) + 1
-        epoch = Epoch(number, phase.name, mean, score, self.pruner.masks.kept, round(seconds, 3))
+        epoch = Epoch(
+            number, phase.name, mean, score.mean, self.pruner.masks.kept, round(seconds, 3)
+        )
         state.epochs.append(epoch)
         settled = phase is self._phases[-1] and (phase.name == "recover" or not self._goal.prunes)
-        if settled and (state.best is None or score >= state.best.score):
+        if settled and score.mean >= state.highest - score.error:
+            if score.mean >= state.highest:
+                state.highest, state.risen = score.mean, number
             state.best = epoch
             state.best_weights = {
                 key: value.clone() for key, value in self.module.state_dict().items()
@@ -259,7 +280,7 @@ class Trainer:
         patience, state = self._settings.patience, self._state
         if patience is None or state.best is None:
             return False
-        return len(state.epochs) - state.best.number >= patience
+        return len(state.epochs) - state.risen >= patience
 
     def _save(self) -> None:
         if self._checkpoint is None or self._rank:
@@ -276,6 +297,8 @@ class Trainer:
                 "step": state.step,
                 "epochs": [vars(epoch) for epoch in state.epochs],
                 "best": None if state.best is None else vars(state.best),
+                "highest": state.highest,
+                "risen": state.risen,
                 "best_weights": state.best_weights,
                 "losses": state.losses,
                 "first_loss": state.first_loss,

@@ -24,7 +24,7 @@ from onnxprune.finetune.pruner import Goal
 from onnxprune.finetune.run import finetune
 from onnxprune.finetune.schedule import density_at, phases, rate_at
 from onnxprune.finetune.teacher import Teacher
-from onnxprune.finetune.train import Trainer
+from onnxprune.finetune.train import Score, Trainer
 from onnxprune.recipe import DataSection, FinetuneSection, Recipe, load_recipe
 
 
@@ -77,7 +77,7 @@ def test_masks_are_exact_at_every_step(mlp: Path, optimizer, form: str) -> None:
         seen.append((phase, masks.kept))
 
     trainer = Trainer(
-        module, None, Batches(data, 32, 0), lambda _: 0.0, settings, Goal(keep=32), names,
+        module, None, Batches(data, 32, 0), lambda _: Score(0.0), settings, Goal(keep=32), names,
         progress=progress,
     )  # fmt: skip
     trainer.run()
@@ -408,3 +408,26 @@ def test_a_teacher_says_of_known_samples_what_the_model_says(mlp: Path, count: i
     torch.testing.assert_close(
         Teacher(dense, changed)(batch)[0], dense({"x": torch.from_numpy(x)[batch.rows] * 2})
     )
+
+
+def test_the_last_epoch_that_validation_cannot_tell_from_the_best_is_taken(mlp: Path) -> None:
+    """Patience still counts from the highest score."""
+    x = np.random.default_rng(0).standard_normal((64, 12)).astype(np.float32)
+    data = Dataset({"x": x}, np.zeros(64, np.int64))
+    means = [0.1, 0.99, 0.5, 0.9, 0.8, 0.84, 0.79, 0.7]
+    phases = {"sparsify": 1, "prune": 1, "recover": 6}
+
+    def trained(error: float, patience: int | None = None):
+        scores = iter(means)
+        settings = section(phases=phases, patience=patience)
+        return Trainer(
+            to_torch(mlp), None, Batches(data, 32, 0), lambda _: Score(next(scores), error),
+            settings, Goal(keep=32), ("fc0.weight", "fc1.weight"),
+        ).run()  # fmt: skip
+
+    assert trained(0.0).best.number == 4
+    assert trained(0.07).best.number == 6
+    assert trained(1.0).best.number == 8
+    early = trained(0.07, patience=2)
+    assert early.stopped_early
+    assert [early.best.number, len(early.epochs)] == [6, 6]
