@@ -12,13 +12,12 @@ levels scaled to 0..1.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 import numpy as np
 from scipy import optimize
 from skopt.learning import ExtraTreesRegressor, GaussianProcessRegressor
-from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern, Sum, WhiteKernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,13 +100,11 @@ class Process:
         model = GaussianProcessRegressor(
             kernel=kernel,
             normalize_y=True,
-            optimizer="fmin_l_bfgs_b" if search else None,
+            optimizer=_searched if search else None,
             n_restarts_optimizer=1,
             random_state=self._seed,
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a length scale at its bound is no news for the user
-            model.fit(units, left)
+        model.fit(units, left)
         return model
 
 
@@ -179,7 +176,26 @@ def _prefix(trials: int) -> int:
     return size
 
 
+class _QuietSum(Sum):  # type: ignore[misc]
+    """A sum of kernels that does not warn of a length scale at its bound, which is no news for the user.
+
+    To filter warnings instead would change the filters of the whole process, other threads' too.
+    """
+
+    def _check_bounds_params(self) -> None:
+        """Nothing: called after each fit."""
+
+
+def _searched(
+    loss: Any, start: NDArray[np.float64], bounds: Any
+) -> tuple[NDArray[np.float64], float]:
+    """Hyper-parameters of least loss, as scikit-learn's own search finds them; where it stops is good enough."""
+    found = optimize.minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds)
+    return found.x, found.fun
+
+
 def _kernel(dimensions: int) -> Any:
-    return ConstantKernel(1.0, (1e-2, 1e3)) * Matern(
+    scales = Matern(
         length_scale=np.ones(dimensions), length_scale_bounds=[(0.05, 20.0)] * dimensions, nu=2.5
-    ) + WhiteKernel(1e-2, (1e-5, 1e0))
+    )
+    return _QuietSum(ConstantKernel(1.0, (1e-2, 1e3)) * scales, WhiteKernel(1e-2, (1e-5, 1e0)))
