@@ -17,8 +17,6 @@ from onnxprune.finetune.bridge.dtypes import from_array
 from onnxprune.finetune.losses import load_function
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
     from onnxprune.data import Dataset
@@ -36,6 +34,14 @@ class Batch:
     labels: Tensor | None
     rows: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same with inputs and labels on a device."""
+        return Batch(
+            {name: value.to(device) for name, value in self.inputs.items()},
+            None if self.labels is None else self.labels.to(device),
+            self.rows,
+        )
+
 
 class Batches:
     """The batches of a data set, for one of several ranks that share each batch.
@@ -47,6 +53,10 @@ class Batches:
         augment: changes the inputs of each batch, or None.
         rank: which share of each batch is ours.
         ranks: how many share it.
+
+    Attributes:
+        data: the samples.
+        size: samples of a batch over all ranks, no more than there are.
     """
 
     def __init__(
@@ -61,41 +71,24 @@ class Batches:
     ) -> None:
         self._inputs = {name: from_array(array) for name, array in data.inputs.items()}
         self._labels = None if data.labels is None else from_array(data.labels)
-        self._stacked = data.stacked
-        self._count = len(data)
-        self._size = 1 if data.stacked else min(size, self._count)
+        self.data = data
+        self.size = 1 if data.stacked else min(size, len(data))
         self._seed, self._augment = seed, augment
         self._rank, self._ranks = rank, ranks
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-        if self._size < ranks:
-            msg = f"a batch of {self._size} samples cannot be shared by {ranks} processes; use larger batches"
+        if self.size < ranks:
+            msg = f"a batch of {self.size} samples cannot be shared by {ranks} processes; use larger batches"
             raise DataError(msg)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in one pass over the data."""
-        return self._count // self._size
+        return len(self.data) // self.size
 
     @property
     def repeats(self) -> bool:
         """Whether every pass shows the very same samples: nothing changes their inputs."""
-        return self._augment is None and not self._stacked
-
-    def in_order(self) -> Iterator[Feeds]:
-        """The whole batches of all samples, as they are, in the order of the data.
-
-        Where the last is not full it begins earlier, so that it overlaps the one before.
-        """
-        for start in range(0, self._count, self._size):
-            first = min(start, self._count - self._size)
-            yield {
-                name: values[first : first + self._size] for name, values in self._inputs.items()
-            }
-
-    @property
-    def count(self) -> int:
-        """How many samples there are."""
-        return self._count
+        return self._augment is None and not self.data.stacked
 
     @property
     def labels(self) -> Tensor | None:
@@ -106,12 +99,12 @@ class Batches:
         """The batch of a step, counted from 0 over the whole run."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
-            order = np.random.default_rng([self._seed, epoch]).permutation(self._count)
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(self.data))
             self._order = (epoch, torch.from_numpy(order))
-        rows = self._order[1][place * self._size : (place + 1) * self._size]
+        rows = self._order[1][place * self.size : (place + 1) * self.size]
         rows = rows[self._rank :: self._ranks]
         inputs = {
-            name: values[rows[0]] if self._stacked else values[rows]
+            name: values[rows[0]] if self.data.stacked else values[rows]
             for name, values in self._inputs.items()
         }
         if self._augment is not None:

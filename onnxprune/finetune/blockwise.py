@@ -18,7 +18,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from onnxprune.finetune.bridge import OnnxModule, UnsupportedError, write_back
+from onnxprune.finetune.bridge import OnnxModule, UnsupportedError, several, write_back
 from onnxprune.finetune.bridge.dtypes import from_array
 from onnxprune.finetune.masks import Masks
 from passes.blocks import LAYERS, find_blocks
@@ -238,9 +238,7 @@ class _Trained:
 
     def _loss(self, module: OnnxModule, piece: _Piece) -> Tensor:
         """Error of the outputs as a share of their variance, averaged over outputs."""
-        results = module(piece.inputs)
-        several = results if isinstance(results, tuple) else (results,)
-        given = dict(zip(module.output_names, several, strict=True))
+        given = dict(zip(module.output_names, several(module(piece.inputs)), strict=True))
         errors = [
             (given[name].float() - wanted.float()).square().mean() / self._variance[name]
             for name, wanted in piece.targets.items()

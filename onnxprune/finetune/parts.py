@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from onnxprune.data import load_data
 from onnxprune.errors import DataError
-from onnxprune.finetune.bridge.dtypes import from_array, to_array
+from onnxprune.finetune.outputs import outputs_of
 from onnxprune.finetune.train import Score
 from onnxprune.metrics import find_metric
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from onnxprune.data import Dataset, DataSource
@@ -80,23 +80,6 @@ def validator(
     return validate
 
 
-@torch.no_grad()
 def _outputs(module: OnnxModule, data: Dataset, device: torch.device) -> list[NDArray[Any]]:
-    mode = (module.mode.dropout, module.mode.batch_norm)
-    module.set_mode(dropout=False, batch_norm=False)
-    fixed = min((n for n in module.fixed_batch if n), default=0)
-    size = fixed or EVALUATION_BATCH
-    rows: list[list[NDArray[Any]]] = []
-    for feeds in data.batches(size):
-        count = 1 if data.stacked else len(next(iter(feeds.values())))
-        tensors = {name: from_array(array).to(device) for name, array in feeds.items()}
-        if fixed and not data.stacked and count < size:  # filled up with the last sample
-            fill = torch.arange(size).clamp(max=count - 1)
-            tensors = {name: tensor[fill] for name, tensor in tensors.items()}
-        results = module(tensors)
-        several = results if isinstance(results, tuple) else (results,)
-        arrays = [to_array(value) for value in several]
-        by_sample = not data.stacked and all(a.ndim and len(a) >= count for a in arrays)
-        rows.append([a[:count] if by_sample else a[None] for a in arrays])
-    module.set_mode(dropout=mode[0], batch_norm=mode[1])
-    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+    made = [arrays for arrays, _ in outputs_of(module, data, EVALUATION_BATCH, device)]
+    return [np.concatenate(parts) for parts in zip(*made, strict=True)]

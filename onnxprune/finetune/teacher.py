@@ -1,14 +1,19 @@
-"""The dense model as a teacher: its outputs for a batch, computed once where batches come again as they were."""
+"""The dense model as a teacher: its outputs for a batch, computed once where samples come again as they were."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+import numpy as np
 import torch
 
+from onnxprune.finetune.bridge import several
+from onnxprune.finetune.bridge.dtypes import from_array
+from onnxprune.finetune.outputs import outputs_of
+
 if TYPE_CHECKING:
-    from onnxprune.finetune.batches import Batch, Batches, Feeds
-    from onnxprune.finetune.bridge.module import OnnxModule
+    from onnxprune.finetune.batches import Batch, Batches
+    from onnxprune.finetune.bridge import OnnxModule
 
     Outputs = tuple[torch.Tensor, ...]
 
@@ -24,16 +29,13 @@ class Teacher:
     call on, if they take no more than :data:`MOST_BYTES` for all samples and have one row for each.
 
     Args:
-        dense: the model to learn from, on its device; it is not trained.
+        dense: the model to learn from, on ``device``; it is not trained.
         batches: the training data.
+        device: of the batches that it is asked about.
     """
 
-    def __init__(self, dense: OnnxModule, batches: Batches) -> None:
-        self._dense, self._batches = dense, batches
-        self._device = next(
-            (tensor.device for tensor in [*dense.parameters(), *dense.buffers()]),
-            torch.device("cpu"),
-        )
+    def __init__(self, dense: OnnxModule, batches: Batches, device: torch.device) -> None:
+        self._dense, self._batches, self._device = dense, batches, device
         self._known: Outputs | None = None
         self._remembers = batches.repeats
 
@@ -45,23 +47,14 @@ class Teacher:
             self._remembers = self._known is not None
         if self._known is not None:
             return tuple(output[batch.rows].to(self._device) for output in self._known)
-        return self._run(batch.inputs)
+        return several(self._dense(batch.inputs))
 
     def _all(self) -> Outputs | None:
         """The outputs for all samples, in the order of the data; None where they cannot be kept."""
-        count, found = self._batches.count, []
-        for feeds in self._batches.in_order():
-            outputs = self._run(feeds)
-            size = len(next(iter(feeds.values())))
-            by_sample = all(output.ndim and len(output) == size for output in outputs)
-            if not by_sample or sum(o.nbytes for o in outputs) / size * count > MOST_BYTES:
+        data, size, found = self._batches.data, self._batches.size, []
+        for arrays, by_sample in outputs_of(self._dense, data, size, self._device):
+            share = len(arrays[0]) / len(data)
+            if not by_sample or sum(array.nbytes for array in arrays) > MOST_BYTES * share:
                 return None
-            found.append(outputs)
-        size = len(found[0][0])
-        last = count - size * (len(found) - 1)  # what the last batch adds to those before it
-        found[-1] = tuple(output[size - last :] for output in found[-1])
-        return tuple(torch.cat(parts).cpu() for parts in zip(*found, strict=True))
-
-    def _run(self, feeds: Feeds) -> Outputs:
-        made = self._dense({name: value.to(self._device) for name, value in feeds.items()})
-        return made if isinstance(made, tuple) else (made,)
+            found.append(arrays)
+        return tuple(from_array(np.concatenate(parts)) for parts in zip(*found, strict=True))

@@ -17,6 +17,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from onnxprune.errors import RecipeError, TrainingError
+from onnxprune.finetune.bridge import several
 from onnxprune.finetune.checkpoint import load_checkpoint, save_checkpoint
 from onnxprune.finetune.losses import label_loss, total_loss
 from onnxprune.finetune.pruner import Goal, Pruner
@@ -81,8 +82,7 @@ class _State:
     step: int = 0
     epochs: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
-    highest: float = -math.inf
-    risen: int = 0
+    peak: Epoch | None = None
     best_weights: dict[str, Tensor] | None = None
     losses: list[float] = field(default_factory=list)
     first_loss: float | None = None
@@ -121,7 +121,6 @@ class Trainer:
         progress: Progress | None = None,
     ) -> None:
         self.module, self._batches = module, batches
-        self._teacher = None if dense is None else Teacher(dense, batches)
         self._validate, self._settings, self._goal = validate, settings, goal
         self._checkpoint, self._identity = checkpoint, identity
         self._progress: Progress = progress or (lambda *_: None)
@@ -141,6 +140,7 @@ class Trainer:
             msg = "finetune.phases leave nothing to do: all are 0 epochs, or only prune without a target"
             raise RecipeError(msg)
         self._device = next(iter(module.parameters())).device
+        self._teacher = None if dense is None else Teacher(dense, batches, self._device)
         self._dropped = module.mode.generator = torch.Generator(self._device)
         self._scaler = torch.amp.GradScaler(
             self._device.type, enabled=settings.optimizer.precision == "float16"
@@ -171,9 +171,9 @@ class Trainer:
         self._scaler.load_state_dict(held["scaler"])
         self.pruner.load_state(held["pruner"])
         epochs = [Epoch(**epoch) for epoch in held["epochs"]]
-        best = None if held["best"] is None else Epoch(**held["best"])
+        best, peak = (None if held[key] is None else Epoch(**held[key]) for key in ("best", "peak"))
         self._state = _State(
-            held["step"], epochs, best, held["highest"], held["risen"], held["best_weights"], held["losses"],
+            held["step"], epochs, best, peak, held["best_weights"], held["losses"],
             held["first_loss"], held["smooth_loss"],
         )  # fmt: skip
 
@@ -225,8 +225,7 @@ class Trainer:
         self.pruner.after_step(phase, progress)
 
     def _loss_of(self, batch: Batch) -> Tensor:
-        inputs = {name: value.to(self._device) for name, value in batch.inputs.items()}
-        labels = None if batch.labels is None else batch.labels.to(self._device)
+        batch = batch.to(self._device)
         precision = self._settings.optimizer.precision
         dense = None
         if self._teacher is not None and (self._settings.loss.distill or self._loss is None):
@@ -234,8 +233,8 @@ class Trainer:
         with torch.autocast(
             self._device.type, getattr(torch, precision), enabled=precision != "float32"
         ):
-            outputs = _several(self._forward(inputs))
-        return total_loss(self._settings.loss, self._loss, outputs, labels, dense)
+            outputs = several(self._forward(batch.inputs))
+        return total_loss(self._settings.loss, self._loss, outputs, batch.labels, dense)
 
     def _watch(self, loss: Tensor, step: int) -> None:
         """Stop when the loss is no number or has run away."""
@@ -268,9 +267,11 @@ class Trainer:
         )
         state.epochs.append(epoch)
         settled = phase is self._phases[-1] and (phase.name == "recover" or not self._goal.prunes)
-        if settled and score.mean >= state.highest - score.error:
-            if score.mean >= state.highest:
-                state.highest, state.risen = score.mean, number
+        if not settled:
+            return
+        if state.peak is None or score.mean >= state.peak.score:
+            state.peak = epoch
+        if score.mean >= state.peak.score - score.error:
             state.best = epoch
             state.best_weights = {
                 key: value.clone() for key, value in self.module.state_dict().items()
@@ -278,9 +279,9 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         patience, state = self._settings.patience, self._state
-        if patience is None or state.best is None:
+        if patience is None or state.peak is None:
             return False
-        return len(state.epochs) - state.risen >= patience
+        return len(state.epochs) - state.peak.number >= patience
 
     def _save(self) -> None:
         if self._checkpoint is None or self._rank:
@@ -297,8 +298,7 @@ class Trainer:
                 "step": state.step,
                 "epochs": [vars(epoch) for epoch in state.epochs],
                 "best": None if state.best is None else vars(state.best),
-                "highest": state.highest,
-                "risen": state.risen,
+                "peak": None if state.peak is None else vars(state.peak),
                 "best_weights": state.best_weights,
                 "losses": state.losses,
                 "first_loss": state.first_loss,
@@ -318,7 +318,3 @@ def _optimizer(module: OnnxModule, settings: FinetuneSection) -> torch.optim.Opt
         momentum=section.momentum,
         nesterov=section.momentum > 0,
     )
-
-
-def _several(outputs: Any) -> tuple[Tensor, ...]:
-    return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -176,6 +176,11 @@ class OnnxModule(nn.Module):
         return any(isinstance(t, torch.Tensor) and t.device.type != "cpu" for t in tensors)
 
 
+def several(outputs: Any) -> tuple[torch.Tensor, ...]:
+    """What a module returned as a tuple, also where it has a single output."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
 def to_torch(
     model: str | Path | onnx.ModelProto | ir.Model, *, compute: torch.dtype | None = None
 ) -> OnnxModule:

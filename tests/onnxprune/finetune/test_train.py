@@ -394,7 +394,7 @@ def test_a_teacher_says_of_known_samples_what_the_model_says(mlp: Path, count: i
     calls = []
     dense.register_forward_hook(lambda *_: calls.append(1))
     same = Batches(data, 32, 0)
-    teacher = Teacher(dense, same)
+    teacher = Teacher(dense, same, torch.device("cpu"))
     for step in range(2 * same.steps_per_epoch):
         batch = same.batch(step)
         torch.testing.assert_close(teacher(batch)[0], dense(batch.inputs).detach())
@@ -406,7 +406,8 @@ def test_a_teacher_says_of_known_samples_what_the_model_says(mlp: Path, count: i
     changed = Batches(data, 32, 0, augment=double)
     batch = changed.batch(0)
     torch.testing.assert_close(
-        Teacher(dense, changed)(batch)[0], dense({"x": torch.from_numpy(x)[batch.rows] * 2})
+        Teacher(dense, changed, torch.device("cpu"))(batch)[0],
+        dense({"x": torch.from_numpy(x)[batch.rows] * 2}),
     )
 
 

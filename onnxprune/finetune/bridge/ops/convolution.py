@@ -31,16 +31,21 @@ def convolve(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) 
         x, padding = padded(x, windows.begin, windows.end), (0,) * len(windows.begin)
     if x.ndim == 4 and x.device.type == "cpu":
         x = x.to(memory_format=torch.channels_last)
-    group, live = node.get("group", 1), node.mode.live.get(node.inputs[1])
-    dense = bias
-    if live is not None and group == 1:
+    group = node.get("group", 1)
+    live = node.mode.live.get(node.inputs[1]) if group == 1 else None
+    if live is not None:
         x = x.index_select(1, live.inputs)
         weight = weight.index_select(0, live.outputs).index_select(1, live.inputs)
-        dense = None
     result: Tensor = _CONV[weight.ndim - 2](
-        x, weight, dense, windows.strides, padding, windows.dilations, group
+        x,
+        weight,
+        bias if live is None else None,
+        windows.strides,
+        padding,
+        windows.dilations,
+        group,
     )
-    if live is None or group != 1:
+    if live is None:
         return result
     return _among_constants(result, live.outputs, bias, outputs)
 
