@@ -14,7 +14,8 @@ from onnxprune.files import write_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
+"""Of what a state holds: another version's is refused by a sentence, not read halfway."""
 
 
 def save_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:

@@ -267,6 +267,15 @@ def test_resuming_after_a_kill_gives_the_same_weights(
         finetune(mlp, mlp_data, out, settings, resume=True)
 
 
+def test_a_checkpoint_of_another_version_is_refused(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.onnx.checkpoint"
+    torch.save({"format": 1, "identity": "", "state": {}}, path)
+    with pytest.raises(RunError, match="is no checkpoint of this version; delete it"):
+        finetune(mlp, mlp_data, tmp_path / "out.onnx", recipe(), resume=True)
+
+
 def test_a_damaged_checkpoint_is_said_so(mlp: Path, mlp_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     out.with_name("out.onnx.checkpoint").write_bytes(b"not a checkpoint")
