@@ -50,11 +50,30 @@ def recipe_page() -> str:
         "| --- | --- | --- |",
     ]
     schema = Recipe.model_json_schema()
+    lines += _rows(schema, schema["$defs"])
     lines += [
-        f"| `{name}` | {kind} | `{default}` |"
-        for name, kind, default in _fields(schema, schema["$defs"])
+        "",
+        "## Steps",
+        "",
+        "Each entry of `steps` names its `step` and may set these fields; see [compress step by step](../howto/steps.md).",
+        "What a prune, encode or estimate step leaves open is as the section of that name above has it.",
     ]
+    for name, ref in schema["properties"]["steps"]["items"]["discriminator"]["mapping"].items():
+        step = schema["$defs"][ref.rsplit("/", 1)[1]]
+        rows = _rows(step, schema["$defs"], leave_out="step")
+        table = ["", "| field | type | default |", "| --- | --- | --- |", *rows] if rows else []
+        lines += ["", f"### {name}", "", " ".join(step["description"].split()), *table]
     return "\n".join(lines) + "\n"
+
+
+def _rows(
+    section: dict[str, Any], definitions: dict[str, Any], leave_out: str | None = None
+) -> list[str]:
+    return [
+        f"| `{name}` | {kind} | `{default}` |"
+        for name, kind, default in _fields(section, definitions)
+        if name != leave_out
+    ]
 
 
 def _command(name: str, command: Any) -> str:
@@ -87,6 +106,9 @@ def _fields(
     for name, field in section["properties"].items():
         if "$ref" in field:
             inner = definitions[field["$ref"].rsplit("/", 1)[1]]
+            yield from _fields(inner, definitions, f"{prefix}{name}.")
+        elif optional := [one for one in field.get("anyOf", ()) if "$ref" in one]:
+            inner = definitions[optional[0]["$ref"].rsplit("/", 1)[1]]
             yield from _fields(inner, definitions, f"{prefix}{name}.")
         elif "$ref" in field.get("items", {}):
             inner = definitions[field["items"]["$ref"].rsplit("/", 1)[1]]

@@ -5,38 +5,38 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune import hardware
+from onnxprune.deliverables import Written, target_report, verify_written, write_packed
+from onnxprune.errors import RecipeError
 from onnxprune.files import write_text
 from onnxprune.held_out import HeldOut
 from onnxprune.html import render
 from onnxprune.in_memory import label_of, run_on_file
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.model_io import load_model, save_model
+from onnxprune.model_io import save_model
+from onnxprune.pipeline.forecast import forecast
+from onnxprune.pipeline.run import check_steps, run_steps
 from onnxprune.progress import Progress, silent
 from onnxprune.recipe import Recipe
-from onnxprune.report import Report, TargetReport
-from onnxprune.run_folder import open_run
+from onnxprune.report import Report
+from onnxprune.run_folder import RunFolder, open_run
 from onnxprune.runtime import Session
 from onnxprune.search.find import find_plan, open_journal
 from onnxprune.search.opening import open_search
 from onnxprune.study import open_study
 from onnxprune.target_hardware import target_hardware
-from onnxprune.verify import compare_models, folds_wholly, with_checks
 from passes.assign import AssignConstantsPass
-from passes.pack import MIN_OPSET, PackWeightsPass
-from passes.weights import collect_weights
+from passes.pack import MIN_OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from onnxprune.data import DataSource
     from onnxprune.in_memory import ModelSource
-    from onnxprune.report import Quality, Totals, Verification
-    from onnxprune.run_folder import RunFolder
+    from onnxprune.report import Quality
     from onnxprune.search.find import Found
     from onnxprune.study import Study
 
@@ -51,17 +51,20 @@ def compress(
     recipe: Recipe | None = None,
     *,
     resume: bool = False,
+    dry_run: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Search, prune, pack, encode, estimate, verify and report, into one run folder.
+    """Search, prune, pack, encode, estimate, verify and report, into one run folder; or do the recipe's steps.
 
     Args:
         model: path of an ONNX file, or a model in memory, which is not changed.
         data: samples, with labels where the metric needs them; see :mod:`onnxprune.data`.
         output: the run folder; made when missing.
         recipe: all settings; the defaults when None.
-        resume: continue a run that was interrupted, from its journal.
+        resume: continue a run that was interrupted, from its journal or its steps; of a recipe's steps
+            only those are done again that were made from something else.
+        dry_run: write nothing; say in ``expected`` what would be done, and about how long it would take.
         threads: of onnxruntime.
         progress: called with a step's name, how much of it is done, and how much there is.
 
@@ -74,15 +77,28 @@ def compress(
     job = _Job(
         data, Path(output), recipe or Recipe(), resume, threads, _Clock(progress), label_of(model)
     )
-    return run_on_file(model, lambda path: _compress(path, job))
+    return run_on_file(model, lambda path: _expect(path, job) if dry_run else _compress(path, job))
+
+
+def _expect(path: Path, job: _Job) -> Report:
+    recipe = job.recipe
+    check_steps(recipe)
+    target_hardware(recipe)
+    study = open_study(path, job.data, recipe, threads=job.threads, label=job.label)
+    expected = forecast(study, RunFolder(job.output), recipe)
+    return Report("compress", study.described, seed=recipe.seed, expected=expected)
 
 
 def _compress(path: Path, job: _Job) -> Report:
     recipe, clock = job.recipe, job.clock
+    if recipe.steps:
+        check_steps(recipe)
     target = target_hardware(recipe)
     study, folder = job.open(path)
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "compress")
+    if recipe.steps:
+        return run_steps(study, folder, recipe, clock.progress, resume=job.resume)
     found, quality = _search_and_prune(study, folder, recipe, clock, resume=job.resume)
     weights = weight_reports(study.collection.weights, found.ruled.patterns)
     with clock.step("encode"):
@@ -93,9 +109,15 @@ def _compress(path: Path, job: _Job) -> Report:
     with clock.step("estimate"):
         weights = hardware.with_fetch(weights, folder.blob, target.space)
     with clock.step("pack"):
-        packed = _pack(folder, clock.progress)
+        packed = write_packed(folder.model, folder.packed, clock.progress)
     with clock.step("verify"):
-        verification = _verify(study, folder, clock.progress, packed=packed)
+        verification = verify_written(
+            Written(folder.model, folder.packed if packed else None, folder.blob),
+            [weight.name for weight in study.collection.weights],
+            study.held_out,
+            threads=study.threads,
+            progress=clock.progress,
+        )
     totals = totals_of(
         weights,
         model_bytes=folder.model.stat().st_size,
@@ -110,7 +132,7 @@ def _compress(path: Path, job: _Job) -> Report:
         skipped=skipped_reports(study.collection),
         totals=totals,
         quality=quality,
-        target=_target(recipe, totals),
+        target=target_report(recipe, totals),
         verification=verification,
         search=found.report,
         memory=hardware.describe(target.space.only.memory),
@@ -144,6 +166,9 @@ def search(
 
 def _search(path: Path, job: _Job) -> Report:
     recipe, clock = job.recipe, job.clock
+    if recipe.steps:
+        msg = "the recipe lists steps, which `onnxprune compress` does; search without them, or compress"
+        raise RecipeError(msg)
     study, folder = job.open(path)
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "search")
@@ -158,7 +183,7 @@ def _search(path: Path, job: _Job) -> Report:
         skipped=skipped_reports(study.collection),
         totals=totals,
         quality=quality,
-        target=_target(recipe, totals),
+        target=target_report(recipe, totals),
         search=found.report,
         methods=_methods(found),
         warnings=_warnings(study, found, packed=True),
@@ -202,53 +227,10 @@ def _search_and_prune(
     return found, quality
 
 
-def _pack(folder: RunFolder, progress: Progress) -> bool:
-    """Write the packed model; False where the model's opset is too old for it."""
-    model = load_model(folder.model)
-    if model.opset_imports.get("", 0) < MIN_OPSET:
-        return False
-    PackWeightsPass(progress=partial(progress, "pack"))(model)
-    save_model(model, folder.packed)
-    return True
-
-
-def _verify(study: Study, folder: RunFolder, progress: Progress, *, packed: bool) -> Verification:
-    """Compare what was written with what was meant, bit for bit."""
-    pruned = Session(folder.model, threads=study.threads)
-    other = Session(folder.packed, threads=study.threads) if packed else pruned
-    compared = compare_models(pruned, other, study.held_out, rtol=0.0, atol=0.0, progress=progress)
-    written = {w.name: w.array() for w in collect_weights(load_model(folder.model)).weights}
-    decoded = hardware.read_weights(folder.blob)
-    checks = {
-        "blob_equals_initializers": hardware.same_bits(
-            decoded, {weight.name: written[weight.name] for weight in study.collection.weights}
-        )
-    }
-    if packed:
-        checks["packed_outputs_equal_pruned"] = compared.passed
-        checks["packed_folds_wholly"] = folds_wholly(folder.packed)
-    return with_checks(compared, checks)
-
-
 def _methods(found: Found) -> dict[str, str]:
     steps = {"saliency": found.recipe.prune.method, "controller": found.report.controller}
     chosen = {name: str(value) for name, value in found.report.chosen.items()}
     return steps | dict(found.methods) | chosen
-
-
-def _target(recipe: Recipe, totals: Totals) -> TargetReport | None:
-    target = recipe.parsed_target
-    if target is None:
-        return None
-    reached = {
-        "elements": totals.compression_rate,
-        "packed_bytes": totals.packed_bytes,
-        "blob_bytes": totals.blob_bytes,
-        "cycles": totals.fetch_cycles,
-    }[target.unit]
-    if reached is None:
-        return None
-    return TargetReport(target.text, target.unit, reached, target.met(reached))
 
 
 def _warnings(study: Study, found: Found, *, packed: bool) -> tuple[str, ...]:

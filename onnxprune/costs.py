@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from onnxprune.recipe import Target, Unit
+    from onnxprune.recipe import Target
+    from onnxprune.recipe_sections import Unit
     from onnxprune.target_hardware import TargetHardware
     from passes.weights import Weight
 

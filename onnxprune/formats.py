@@ -30,3 +30,11 @@ def points_text(share: float) -> str:
 def rate_text(rate: float) -> str:
     """``12.3 x``."""
     return f"{rate:.3g} x"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration: 0.3 s, 42 s, 3.5 min, 2.1 h."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

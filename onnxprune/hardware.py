@@ -14,7 +14,7 @@ from hwmodel.codes import Codes
 from hwmodel.encodings.entropy import Entropy
 from hwmodel.entropy import entropy_bound_bits
 from hwmodel.errors import BlobError as HardwareBlobError
-from hwmodel.estimate import encode_tensor, encoded_cycles
+from hwmodel.estimate import dense_cycles, encode_tensor, encoded_cycles
 from hwmodel.select import SMALL, share_tables
 from hwmodel.tensor import TensorSpec
 from onnxprune.design_space import AUTO, Tensor, explore
@@ -70,6 +70,12 @@ def fetch_cycles(weight: Weight, array: NDArray[Any], storage: Storage, hardware
     codes = Codes.of(array, spec)
     encoding = choose_encoding(array, spec, storage)
     return encoded_cycles(encode_tensor(encoding, codes, hardware.decoder), hardware).cycles
+
+
+def dense_fetch_cycles(weights: Sequence[Weight], hardware: Hardware) -> int:
+    """Memory clocks until all weights are fetched as plain arrays."""
+    codes = (Codes.of(weight.array(), _spec_of(weight)) for weight in weights)
+    return sum(dense_cycles(one, hardware).cycles for one in codes)
 
 
 def write_weights(

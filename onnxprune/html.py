@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from onnxprune.formats import bytes_text, count_text, percent_text, points_text, rate_text
+from onnxprune.formats import (
+    bytes_text,
+    count_text,
+    percent_text,
+    points_text,
+    rate_text,
+    seconds_text,
+)
 from onnxprune.page_table import COLUMNS, cells
 from onnxprune.plots import Series, bars, history, points, scatter
 
@@ -95,7 +102,7 @@ def render(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"size": bytes_text}
+    environment.filters |= {"size": bytes_text, "duration": seconds_text}
     columns = [column for column in COLUMNS if column.applies(report.weights or ())]
     return environment.get_template("report.html.j2").render(
         title=f"{Path(report.model.path).name}, {'fetched' if report.points else 'compressed'}",

@@ -6,32 +6,37 @@ import itertools
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from onnxprune.errors import RecipeError
+from onnxprune.pipeline.steps import PruneStep, Step, as_written, check_order, with_inherited
 from onnxprune.recipe_marks import take_marks
+from onnxprune.recipe_sections import (
+    DataSection,
+    EncodeSection,
+    EstimateSection,
+    FinetuneSection,
+    PruneSection,
+    SearchSection,
+    Section,
+    Unit,
+)
 from onnxprune.recipe_text import complaint, parse_yaml, put, read_yaml
-from onnxprune.rules import Rule, checked_pattern
+from onnxprune.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
-
-Unit = Literal["elements", "packed_bytes", "blob_bytes", "cycles"]
 
 _TARGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>x|B|kB|MB|cycles)(?P<blob>:blob)?")
 VARIABLE = ("prune.method", "prune.damping", "prune.pattern")
 """Fields that a search may decide."""
+
+SHIPPED = Path(__file__).parent / "recipes"
+"""Recipes that come with onnxprune: ``label-free``, ``l-half`` and ``hardware``."""
 
 _FACTORS = {"B": 1, "kB": 1000, "MB": 1000**2}
 
@@ -71,211 +76,13 @@ def parse_target(text: str) -> Target:
     return Target(unit, number * _FACTORS[match["unit"]], text)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-Share = Annotated[float, Field(gt=0, lt=1)]
-Varied = float | str
-
-
-class DataSection(_Section):
-    """How data are split, and how models are scored."""
-
-    calibration: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    search: Share = 0.45
-    metric: str | None = None
-
-    @model_validator(mode="after")
-    def _leaves_some(self) -> DataSection:
-        if self.calibration + self.search >= 1:
-            msg = "calibration and search together must leave a held-out part (be below 1)"
-            raise ValueError(msg)
-        return self
-
-
-class SearchSection(_Section):
-    """Who searches for what, for how long, and how sure a trial must be to count as good.
-
-    ``controller`` ``auto`` is the one that measures best, at any number of weights ``bayes``.
-    ``objective`` ``cost`` finds the smallest model that keeps ``max_drop``, ``drop`` the best one within
-    the target, ``front`` the best one at every size. ``trials`` and ``minutes`` both end a search.
-    ``groups`` are shell patterns of weight or node names that share one sparsity (null: only models of
-    very many weights are grouped, by similar layers). ``finish`` is how often the plan found is
-    pruned once more with full reconstruction, sparser each time (0: not at all). ``workers`` trials
-    are made at the same time, by processes of this machine or by a ``backend`` whose cluster answers at
-    ``scheduler``. ``vary`` lists the values of hyper-parameters that the controller decides too:
-    ``prune.method``, ``prune.damping`` or ``prune.pattern``; ``prune: {damping: {search: [0.001, 0.1,
-    log]}}`` says the same.
-    """
-
-    controller: Literal["auto", "bayes", "evolution", "random", "rl"] = "auto"
-    objective: Literal["cost", "drop", "front"] = "cost"
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.999
-    groups: tuple[str, ...] | None = None
-    finish: Annotated[int, Field(ge=0, le=100)] = 6
-    workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    backend: Literal["local", "dask", "ray"] = "local"
-    scheduler: str | None = None
-    vary: dict[str, Annotated[tuple[Varied, ...], Field(min_length=2)]] = {}
-
-
-class PruneSection(_Section):
-    """What is pruned, how and in which pattern; rules say more of single weights.
-
-    Method, damping, pattern and reconstruct are those of ``onnxprune prune``. A search tries plans layer by
-    layer, and reconstructs by blocks where it finishes one.
-    """
-
-    method: Literal["obs", "admm", "exact", "sparsegpt", "wanda", "magnitude"] = "obs"
-    damping: Annotated[float, Field(ge=0, le=10)] = 0.01
-    pattern: str = "unstructured"
-    reconstruct: Literal["layers", "blocks"] = "layers"
-    nodes_to_exclude: tuple[str, ...] = ()
-    op_types_to_prune: tuple[str, ...] | None = None
-
-    @field_validator("pattern")
-    @classmethod
-    def _known(cls, text: str) -> str:
-        return checked_pattern(text)
-
-
-def _encodings_schema(schema: dict[str, Any]) -> None:
-    from hwmodel.encodings import encoding_names
-
-    schema["enum"] = ["auto", "auto-cycles", *encoding_names()]
-
-
-class EncodeSection(_Section):
-    """How the hardware blob is encoded.
-
-    ``encoding`` is ``auto`` (fewest bytes for each weight), ``auto-cycles`` (fewest cycles on the
-    hardware that ``estimate`` describes) or a name. ``chunk`` counts weights, 0 for one chunk; left
-    out it is 1024 with ``auto-cycles`` or a decoder, else 0. ``decoder`` names the encodings that the
-    hardware knows; empty for all.
-    """
-
-    encoding: Annotated[str, Field(json_schema_extra=_encodings_schema)] = "auto"
-    chunk: Annotated[int, Field(ge=0, le=1 << 40)] | None = None
-    align: Annotated[int, Field(ge=1, le=1 << 16)] = 1
-    decoder: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> EncodeSection:
-        from onnxprune.design_space import check_storage
-
-        check_storage(self.encoding, self.align, self.decoder)
-        return self
-
-
-class EstimateSection(_Section):
-    """From which memory the blob is fetched, and what stands behind it.
-
-    ``memory`` is a name or a YAML file. Without ``decoder_lanes`` cycles are those of the fetch
-    alone; with ``compute_lanes`` they end when every nonzero weight is used. ``clock_ratio`` is clocks
-    of decoder and compute units in one of the memory; ``buffers`` 1 is single buffering, 2 double.
-    """
-
-    memory: str = "ddr4-2400"
-    decoder_lanes: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    decoder_width: Annotated[int, Field(ge=1, le=1 << 20)] = 1
-    compute_lanes: Annotated[int, Field(ge=0, le=1 << 20)] = 0
-    clock_ratio: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
-    buffers: Annotated[int, Field(ge=1, le=1 << 20)] = 2
-    buffer_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 4096
-
-
-class PhaseSection(_Section):
-    """How many passes over the training data each phase of a cycle takes."""
-
-    sparsify: Annotated[int, Field(ge=0, le=100_000)] = 6
-    prune: Annotated[int, Field(ge=0, le=100_000)] = 25
-    recover: Annotated[int, Field(ge=0, le=100_000)] = 20
-
-
-class PenaltySection(_Section):
-    """What pulls weights to zero, and how hard.
-
-    ``strength`` is for sparsifying, ``prune_strength`` for pruning and ``recover_strength`` for
-    recovering; ``by_weight`` multiplies them for weights by name. ``prune_strength: auto`` draws
-    masks by the penalty's own map, at the strength that leaves the weights due. ``form`` ``smoothed`` adds a
-    gradient to the loss's, ``proximal`` applies the penalty's exact map after each step.
-    """
-
-    name: Literal["l_half", "l1", "l2", "group_l_half", "group_l1", "none"] = "l_half"
-    form: Literal["smoothed", "proximal"] = "smoothed"
-    smoothing: Annotated[float, Field(gt=0)] = 1e-3
-    strength: Annotated[float, Field(ge=0)] = 3e-5
-    prune_strength: Annotated[float, Field(ge=0)] | Literal["auto"] = 1e-5
-    recover_strength: Annotated[float, Field(ge=0)] = 0.0
-    ramp: Share | Literal[0] = 0
-    by_weight: dict[str, Annotated[float, Field(ge=0)]] = {}
-
-
-class OptimizerSection(_Section):
-    """How weights move."""
-
-    name: Literal["adam", "sgd"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    batch: Annotated[int, Field(ge=1)] = 128
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-
-
-class LossSection(_Section):
-    """What is minimised: a loss against labels, and the distance to the dense model's outputs.
-
-    ``name`` is ``auto`` (cross-entropy for class numbers, mse for floats), ``cross_entropy``,
-    ``mse`` or ``module:function`` (outputs, labels -> scalar). ``distill`` is the share of the
-    distance to the dense model; without labels it is all.
-    """
-
-    name: str = "auto"
-    distill: Annotated[float, Field(ge=0, le=1)] = 0.7
-    temperature: Annotated[float, Field(gt=0)] = 2.0
-
-
-class FinetuneSection(_Section):
-    """How ``finetune`` trains; the target is the recipe's own, as a compression rate.
-
-    ``saliency`` says what a weight is worth: ``magnitude``, ``lamp`` (Lee et al. 2021) or
-    ``fisher`` (w^2 sqrt(E[g^2]), from the moments that the optimizer keeps; for SGD they are kept
-    beside it). Masks are drawn anew every ``prune_every`` steps on the ``schedule``, over all
-    weights together, or by weight where a plan is given. ``keep_zeros``: zeros of the model stay.
-    ``validation`` and ``held_out`` are shares of the data.
-    """
-
-    phases: PhaseSection = PhaseSection()
-    cycles: Annotated[int, Field(ge=1, le=1000)] = 1
-    penalty: PenaltySection = PenaltySection()
-    optimizer: OptimizerSection = OptimizerSection()
-    loss: LossSection = LossSection()
-    saliency: Literal["magnitude", "lamp", "fisher"] = "fisher"
-    schedule: Literal["cubic", "log_linear"] = "log_linear"
-    prune_every: Annotated[int, Field(ge=1)] = 47
-    keep_zeros: bool = True
-    augment: str | None = None
-    batch_norm: Literal["fixed", "train"] = "fixed"
-    dropout: bool = False
-    validation: Share = 0.1
-    held_out: Share = 0.1
-    patience: Annotated[int, Field(ge=1)] | None = None
-    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
-
-    @model_validator(mode="after")
-    def _leaves_some(self) -> FinetuneSection:
-        if self.validation + self.held_out >= 1:
-            msg = "validation and held_out together must leave data to train on (be below 1)"
-            raise ValueError(msg)
-        return self
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """The whole recipe of ``compress``; every field has a default.
 
-    ``max_drop`` is absolute (0.01 = one point of accuracy); ``target`` as in :func:`parse_target`.
+    ``max_drop`` is absolute (0.01 = one point of accuracy); ``target`` as in :func:`parse_target`. Without
+    ``steps`` a search decides the sparsity of each weight, and everything is written and verified; with
+    them ``compress`` does what they say, in their order; what a prune, encode or estimate step leaves open is
+    as the section of that name has it.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -288,6 +95,17 @@ class Recipe(_Section):
     estimate: EstimateSection = EstimateSection()
     finetune: FinetuneSection = FinetuneSection()
     rules: tuple[Rule, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_inherit_from_sections(cls, fields: Any) -> Any:
+        return with_inherited(fields) if isinstance(fields, dict) else fields
+
+    @model_validator(mode="after")
+    def _steps_follow_from_each_other(self) -> Recipe:
+        check_order(self.steps, self.target)
+        return self
 
     @model_validator(mode="after")
     def _varies_what_can_be(self) -> Recipe:
@@ -313,6 +131,20 @@ class Recipe(_Section):
             for values in itertools.product(*self.search.vary.values())
         )
 
+    @model_validator(mode="after")
+    def _counts_in_one_unit(self) -> Recipe:
+        target, unit = self.parsed_target, self.search.unit
+        if target is not None and unit is not None and unit != target.unit:
+            msg = f"search.unit {unit} differs from that of the target '{target.text}', which is {target.unit}; leave it out"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def unit(self) -> Unit:
+        """What a search counts: the unit of the target, or the one that it names, or elements."""
+        target = self.parsed_target
+        return target.unit if target else self.search.unit or "elements"
+
     @property
     def parsed_target(self) -> Target | None:
         """The target, read."""
@@ -335,7 +167,8 @@ class Recipe(_Section):
 
     def to_yaml(self) -> str:
         """The recipe as a YAML document that :func:`load_recipe` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        fields = self.model_dump(mode="json") | {"steps": [as_written(step) for step in self.steps]}
+        return yaml.safe_dump(fields, sort_keys=False)
 
 
 def _with_pruning(recipe: Recipe, values: dict[str, Any]) -> Recipe:
@@ -348,13 +181,13 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     """A recipe from a YAML file (or the defaults), with options put over it.
 
     Args:
-        path: of the YAML file, or None.
+        path: of the YAML file, or the name of a recipe that is shipped (:data:`SHIPPED`), or None.
         overrides: values by dotted field, ``{"search.trials": 50}``; None means "not given".
 
     Raises:
         RecipeError: naming the file and field, the value found and what is allowed.
     """
-    fields = read_yaml(path) if path else {}
+    fields = read_yaml(_found(path)) if path else {}
     label = f"'{path}'" if path else "the recipe"
     for dotted, value in overrides.items():
         if value is not None:
@@ -365,9 +198,16 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         msg = f"{label}: {complaint(error, Recipe)}"
         raise RecipeError(msg) from error
-    if recipe.target is not None:
-        parse_target(recipe.target)
+    for target in (recipe.target, *(s.target for s in recipe.steps if isinstance(s, PruneStep))):
+        if target is not None:
+            parse_target(target)
     return recipe
+
+
+def _found(path: Path) -> Path:
+    """The file of a recipe: as given, or one that is shipped, by its name alone."""
+    shipped = SHIPPED / f"{path}.yaml"
+    return shipped if not path.exists() and len(path.parts) == 1 and shipped.is_file() else path
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import yaml
 
 from onnxprune.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pydantic import BaseModel, ValidationError
@@ -35,6 +36,15 @@ for _tag, _pattern in _NUMBERS.items():
     _Loader.add_implicit_resolver(
         _tag, re.compile(rf"^(?:{_pattern.pattern})$"), list("-+.0123456789")
     )
+
+
+SHAPES = {
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of fields",
+    "model_type": "must be a mapping of fields",
+    "model_attributes_type": "must be a mapping of fields",
+}
+"""What pydantic calls by Python's names, in those of YAML."""
 
 
 def parse_yaml(text: str) -> Any:
@@ -94,15 +104,24 @@ def put(fields: dict[str, Any], dotted: str, value: Any, label: str) -> None:
 def complaint(error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing that is wrong: where, what, and what was found."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "it"
+    where = ".".join(str(part) for part in first["loc"])
+    at = f"{where}: " if where else ""
     if first["type"] == "extra_forbidden":
         known = _fields_at(first["loc"][:-1], model)
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        return f"{where}: there is no such field; {hint}"
-    reason = first["msg"].removeprefix("Value error, ")
+        return f"{at}there is no such field; {_hint(str(first['loc'][-1]), known)}"
+    if first["type"] == "union_tag_invalid":
+        known = re.findall(r"'(\w+)'", first["ctx"]["expected_tags"])
+        return f"{at}there is no step '{first['ctx']['tag']}'; {_hint(first['ctx']['tag'], known)}"
+    if first["type"] == "union_tag_not_found":
+        return f"{at}say which step it is, for instance step: prune"
+    reason = SHAPES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
     found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
-    return f"{where}: {reason[:1].lower()}{reason[1:]}{found}"
+    return f"{at}{reason[:1].lower()}{reason[1:]}{found}"
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
 def _index(items: list[Any], text: str, dotted: str, label: str) -> int:
@@ -114,9 +133,27 @@ def _index(items: list[Any], text: str, dotted: str, label: str) -> int:
 
 
 def _fields_at(location: tuple[int | str, ...], model: Any) -> list[str]:
+    """The fields of the section, or of the step, that a location leads to."""
     for part in location:
         if isinstance(part, str) and hasattr(model, "model_fields"):
-            model = model.model_fields[part].annotation
-        elif get_origin(model) in {tuple, list, types.UnionType}:
-            model = get_args(model)[0]
+            model = _one_of(model.model_fields[part].annotation)
+        elif isinstance(part, str):  # the tag of a union: one of its members
+            model = next(one for one in get_args(model) if part in _tags(one))
+        else:
+            model = _one_of(get_args(model)[0])
     return list(getattr(model, "model_fields", {}))
+
+
+def _one_of(annotation: Any) -> Any:
+    """A type without what surrounds it: its metadata, or that it may be None."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    members = [one for one in get_args(annotation) if one is not types.NoneType]
+    optional = types.NoneType in get_args(annotation) and len(members) == 1
+    return _one_of(members[0]) if optional else annotation
+
+
+def _tags(model: Any) -> tuple[str, ...]:
+    """Names by which a union tells this member from the others."""
+    field = getattr(model, "model_fields", {}).get("step")
+    return () if field is None else get_args(field.annotation)

@@ -244,6 +244,26 @@ class TargetReport:
 
 
 @dataclass(frozen=True)
+class StepReport:
+    """One step of a recipe: what was done, how long it took when it was, and whether an earlier run did it."""
+
+    step: str
+    seconds: float
+    kept_from_before: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ExpectedStep:
+    """One step that would be done: what it does, about how many seconds, and whether it is done already."""
+
+    step: str
+    does: str
+    seconds: float
+    done: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a command has to say; see ``docs/reference/report.md`` for the JSON form.
 
@@ -262,6 +282,8 @@ class Report:
     verification: Verification | None = None
     shrunk: ShrinkReport | None = None
     search: SearchReport | None = None
+    steps: tuple[StepReport, ...] | None = None
+    expected: tuple[ExpectedStep, ...] | None = None
     memory: Mapping[str, Any] | None = None
     hardware: Mapping[str, Any] | None = None
     memories: tuple[Mapping[str, Any], ...] | None = None

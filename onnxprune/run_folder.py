@@ -54,6 +54,11 @@ class RunFolder:
         return self.path / "levels"
 
     @property
+    def steps(self) -> Path:
+        """The folders of the recipe's steps, where it has some."""
+        return self.path / "steps"
+
+    @property
     def report(self) -> Path:
         """The report as JSON."""
         return self.path / "report.json"

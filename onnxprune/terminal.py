@@ -19,14 +19,30 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from onnxprune.formats import bytes_text, count_text, percent_text, points_text, rate_text
+from onnxprune.formats import (
+    bytes_text,
+    count_text,
+    percent_text,
+    points_text,
+    rate_text,
+    seconds_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from onnxprune.past_run import Compared
     from onnxprune.recipe import Recipe
-    from onnxprune.report import DesignPoint, Quality, Report, ShrinkReport, Totals, WeightReport
+    from onnxprune.report import (
+        DesignPoint,
+        ExpectedStep,
+        Quality,
+        Report,
+        ShrinkReport,
+        StepReport,
+        Totals,
+        WeightReport,
+    )
     from onnxprune.search.problem import Trial
 
     Step = Callable[[str, int, int], None]
@@ -83,6 +99,10 @@ def show(report: Report) -> None:
         console.print(_weights_table(report), "", sep="\n")
     if report.skipped and report.command == "inspect":
         console.print(_skipped_table(report), "", sep="\n")
+    if report.expected:
+        console.print(_expected_table(report.expected), "", sep="\n")
+    if report.steps:
+        console.print(_steps_table(report.steps), "", sep="\n")
     for line in summary(report):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -106,8 +126,7 @@ def show_comparison(
 def show_front(recipe: Recipe, trials: Sequence[Trial], best: Sequence[Trial]) -> None:
     """Print the trials that no other beats in both cost and drop, and how many there were."""
     console = Console()
-    target = recipe.parsed_target
-    unit = (target.unit if target else "elements").replace("_", " ")
+    unit = recipe.unit.replace("_", " ")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("trial", unit, "drop", "upper bound", "limit"):
         table.add_column(heading, justify="right")
@@ -129,9 +148,33 @@ def show_front(recipe: Recipe, trials: Sequence[Trial], best: Sequence[Trial]) -
     )
 
 
+def _expected_table(expected: Sequence[ExpectedStep]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("step")
+    table.add_column("what it does", overflow="fold")
+    table.add_column("takes about", justify="right")
+    for step in expected:
+        takes = "done already" if step.done else seconds_text(step.seconds)
+        table.add_row(escape(step.step), escape(step.does), takes)
+    return table
+
+
+def _steps_table(steps: Sequence[StepReport]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("step")
+    table.add_column("took", justify="right")
+    for step in steps:
+        took = seconds_text(step.seconds)
+        table.add_row(escape(step.step), f"{took}, before" if step.kept_from_before else took)
+    return table
+
+
 def summary(report: Report) -> list[str]:
     """The report in a few lines of rich markup."""
     lines = []
+    if report.expected:
+        total = sum(step.seconds for step in report.expected)
+        lines.append(f"about {seconds_text(total)} in all; nothing was written")
     if report.weights is not None and not report.weights:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in report.skipped or ()))
         lines.append(

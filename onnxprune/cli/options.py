@@ -104,7 +104,10 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of onnxruntime.", show_default=False)
 ]
 RecipeFile = Annotated[
-    Path | None, typer.Option("--recipe", help="YAML recipe; options go over it.")
+    Path | None,
+    typer.Option(
+        "--recipe", help="YAML recipe, or label-free, l-half or hardware; options go over it."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -138,6 +138,12 @@ def compress(
     seed: Seed = None,
     threads: Threads = None,
     resume: Resume = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be done and about how long it takes; write nothing."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """The main job: search, prune, pack, encode, estimate, verify and report, into one folder.
@@ -165,6 +171,13 @@ def compress(
         }
         | read_settings(settings or ()),
     )
+    if dry_run:
+        from onnxprune import api
+
+        finish(
+            api.compress(model, data, output, resolved, dry_run=True, threads=threads),
+            as_json=as_json,
+        )
     _search(model, output, data, resolved, threads, resume=resume, full=True, as_json=as_json)
 
 

@@ -14,6 +14,8 @@ from onnxprune.files import write_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import nn
+
 FORMAT = 2
 """Of what a state holds: another version's is refused by a sentence, not read halfway."""
 
@@ -37,6 +39,18 @@ def load_checkpoint(path: Path, identity: str) -> dict[str, Any]:
     Raises:
         RunError: when it is missing, damaged, or of another run.
     """
+    found, state = _read(path)
+    if found != identity:
+        msg = (
+            f"the checkpoint '{path}' is of another model, data or recipe; give those again, or run "
+            "without --resume"
+        )
+        raise RunError(msg)
+    return state
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """Whose state a file holds, and the state."""
     if not path.is_file():
         msg = f"there is no checkpoint '{path}' to resume from; run without --resume"
         raise RunError(msg)
@@ -48,11 +62,32 @@ def load_checkpoint(path: Path, identity: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         msg = f"'{path}' is no checkpoint of this version; delete it and run without --resume"
         raise RunError(msg)
-    if content["identity"] != identity:
-        msg = (
-            f"the checkpoint '{path}' is of another model, data or recipe; give those again, or run "
-            "without --resume"
-        )
-        raise RunError(msg)
-    state: dict[str, Any] = content["state"]
-    return state
+    return content["identity"], content["state"]
+
+
+def save_moments(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write what an optimizer remembers of each parameter, for another run that goes on from here."""
+    held = {
+        name: dict(optimizer.state[parameter])
+        for name, parameter in module.named_parameters()
+        if parameter in optimizer.state
+    }
+    save_checkpoint(path, type(optimizer).__name__, held)
+
+
+def load_moments(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimizer go on from what :func:`save_moments` wrote.
+
+    What another kind of optimizer remembered is of no use to it, nor what was remembered of a
+    parameter that has another shape now; it begins anew there.
+
+    Raises:
+        RunError: when the file is missing or damaged.
+    """
+    kind, held = _read(path)
+    if kind != type(optimizer).__name__:
+        return
+    for name, parameter in module.named_parameters():
+        known = held.get(name, {})
+        if known and all(v.shape in {parameter.shape, torch.Size([])} for v in known.values()):
+            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in known.items()}

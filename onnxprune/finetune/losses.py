@@ -14,7 +14,7 @@ from onnxprune.errors import DataError, RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from onnxprune.recipe import LossSection
+    from onnxprune.recipe_sections import LossSection
 
 Outputs = Sequence["Tensor"]
 

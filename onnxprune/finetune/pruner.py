@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from onnxprune.recipe import FinetuneSection
+    from onnxprune.recipe_sections import FinetuneSection
 
 
 @dataclass(frozen=True)

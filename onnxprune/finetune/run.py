@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from onnxprune.errors import ModelError, RecipeError
@@ -18,14 +19,16 @@ from onnxprune.evaluate import Evaluator
 from onnxprune.files import check_parent, write_bytes
 from onnxprune.finetune.batches import Batches, find_augment
 from onnxprune.finetune.bridge import to_torch, write_back
+from onnxprune.finetune.checkpoint import load_moments, save_moments
 from onnxprune.finetune.parts import Parts, deal, validator
 from onnxprune.finetune.pruner import Goal
-from onnxprune.finetune.train import Trainer
+from onnxprune.finetune.train import Score, Trainer
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
 from onnxprune.model_io import load_model, load_proto
 from onnxprune.paired import paired_drop
 from onnxprune.plan import load_plan
 from onnxprune.recipe import Recipe
+from onnxprune.recipe_sections import PhaseSection
 from onnxprune.report import Quality, Report, TargetReport, describe_model
 from onnxprune.rules import apply_rules
 from onnxprune.runtime import Session
@@ -39,7 +42,10 @@ if TYPE_CHECKING:
     from onnxprune.data import Dataset, DataSource
     from onnxprune.finetune.bridge import OnnxModule
     from onnxprune.finetune.train import Progress, Trained
+    from onnxprune.recipe_sections import FinetuneSection
     from passes.weights import Collection, Weight
+
+PROBE_BATCHES, PROBE_PASSES = 4, 3
 
 PRUNED = 0.05
 """From this sparsity on a model counts as pruned already."""
@@ -57,6 +63,7 @@ def finetune(
     teacher: str | Path | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    moments: tuple[Path | None, Path | None] = (None, None),
     device: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -78,6 +85,8 @@ def finetune(
             it comes in when None, unless that is pruned already and there are labels.
         checkpoint: file for checkpoints; beside ``output`` when None. Removed when all is done.
         resume: go on from the checkpoint.
+        moments: files with what the optimizer remembers: of an earlier run that this one goes on from, and
+            where to leave it for another.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
         threads: of torch and onnxruntime.
         progress: called with the phase, its steps done and the steps it has.
@@ -97,12 +106,41 @@ def finetune(
             kept_at,
             recipe,
             Path(teacher) if teacher else None,
+            moments,
             _device(device),
             rank,
             ranks,
             threads,
             progress,
         ).go(data, held_out, validation, plan, resume=resume)
+
+
+def seconds_a_pass(
+    model: Path, data: Dataset, settings: FinetuneSection, *, threads: int | None = None
+) -> float:
+    """About how long one pass over data takes on this machine, from a few batches of it.
+
+    Args:
+        model: path of an ONNX file; it is its own teacher.
+        data: what would be trained on.
+        settings: of training.
+        threads: of torch.
+    """
+    few = data.take(np.arange(min(len(data), PROBE_BATCHES * settings.optimizer.batch)))
+    phases = PhaseSection(sparsify=PROBE_PASSES, prune=0, recover=0)
+    with _torch_threads(threads):
+        module, dense = (to_torch(model, compute=torch.float32) for _ in range(2))
+        trainer = Trainer(
+            module,
+            dense,
+            _batches(Session(model, threads=threads), few, settings, seed=0),
+            lambda _: Score(0.0),
+            settings.model_copy(update={"phases": phases}),
+            Goal(),
+            tuple(module.weights),
+        )
+        fastest = min(epoch.seconds for epoch in trainer.run().epochs)
+    return fastest * len(data) / len(few)
 
 
 @dataclass(frozen=True)
@@ -112,6 +150,7 @@ class _Run:
     checkpoint: Path
     recipe: Recipe
     teacher: Path | None
+    moments: tuple[Path | None, Path | None]
     device: torch.device
     rank: int
     ranks: int
@@ -148,7 +187,7 @@ class _Run:
         trainer = Trainer(
             module,
             dense if self._learns_from_dense(collection, parts) else None,
-            self._batches(session, parts.train),
+            _batches(session, parts.train, settings, recipe.seed, rank=self.rank, ranks=self.ranks),
             validator(dense, parts.validation, recipe.data.metric, self.device),
             settings,
             goal,
@@ -157,10 +196,15 @@ class _Run:
             identity=self._identity(parts.train, goal),
             progress=self.progress if self.rank == 0 else None,
         )
+        before, after = self.moments
+        if before is not None:
+            load_moments(before, module, trainer.optimizer)
         if resume:
             trainer.resume()
         trained = trainer.run()
         if self.rank == 0:
+            if after is not None:
+                save_moments(after, module, trainer.optimizer)
             write_back(proto, module)
             write_bytes(self.target, proto.SerializeToString(deterministic=True))
             self.checkpoint.unlink(missing_ok=True)
@@ -192,23 +236,12 @@ class _Run:
         kept = sum(weight.nonzeros() for weight in collection.weights)
         return self.teacher is None and kept < (1 - PRUNED) * collection.elements
 
-    def _batches(self, session: Session, train: Dataset) -> Batches:
-        settings = self.recipe.finetune
-        fixed = min((s.shape[0] for s in session.inputs if s.shape and s.shape[0]), default=None)
-        return Batches(
-            train,
-            settings.optimizer.batch if fixed is None or train.stacked else fixed,
-            self.recipe.seed,
-            augment=find_augment(settings.augment),
-            rank=self.rank,
-            ranks=self.ranks,
-        )
-
     def _identity(self, train: Dataset, goal: Goal) -> str:
         digest = hashlib.sha256(self.source.read_bytes())
         digest.update(train.fingerprint().encode())
-        if self.teacher is not None:
-            digest.update(self.teacher.read_bytes())
+        for file in (self.teacher, self.moments[0]):
+            if file is not None:
+                digest.update(file.read_bytes())
         settings = self.recipe.finetune.model_dump(mode="json")
         del settings["checkpoint_every"]
         described = [settings, self.recipe.seed, goal.keep, goal.by_weight, self.ranks]
@@ -286,6 +319,22 @@ class _Run:
             warnings=tuple(warnings),
             timings_s={"finetune": round(seconds, 3)},
         )
+
+
+def _batches(
+    session: Session,
+    train: Dataset,
+    settings: FinetuneSection,
+    seed: int,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Batches:
+    """Batches of the size that the settings, or the model, ask for."""
+    fixed = min((s.shape[0] for s in session.inputs if s.shape and s.shape[0]), default=None)
+    size = settings.optimizer.batch if fixed is None or train.stacked else fixed
+    augment = find_augment(settings.augment)
+    return Batches(train, size, seed, augment=augment, rank=rank, ranks=ranks)
 
 
 def _selected(model: ir.Model, recipe: Recipe, *, prunes: bool) -> Collection:

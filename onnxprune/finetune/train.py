@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from onnxprune.finetune.batches import Batch, Batches
     from onnxprune.finetune.bridge.module import OnnxModule
-    from onnxprune.recipe import FinetuneSection
+    from onnxprune.recipe_sections import FinetuneSection
 
 Progress = Callable[[str, int, int], None]
 
@@ -67,9 +67,10 @@ class Epoch:
 class Trained:
     """The result of a run: the epoch whose weights were taken, and all epochs.
 
-    Of the epochs at the goal that is the last one whose score lies within its standard error of the highest:
-    validation cannot tell it from the best, and the learning rate has fallen further (the
-    one-standard-error rule of Breiman et al. 1984, with training time in the place of complexity).
+    Of the epochs of the last recovery that is the last one whose score lies within its standard error of
+    the highest: validation cannot tell it from the best, and the learning rate has fallen further (the
+    one-standard-error rule of Breiman et al. 1984, with training time in the place of complexity). Where
+    the last phase is no recovery there is nothing to choose: its end is what the next step goes on from.
     """
 
     best: Epoch
@@ -104,6 +105,11 @@ class Trainer:
         checkpoint: file to write every so often, or None.
         identity: of the run, kept in the checkpoint.
         progress: told the step after each.
+
+    Attributes:
+        module: as above.
+        optimizer: of its parameters.
+        pruner: of its weights.
     """
 
     def __init__(
@@ -125,10 +131,10 @@ class Trainer:
         self._checkpoint, self._identity = checkpoint, identity
         self._progress: Progress = progress or (lambda *_: None)
         self._loss = label_loss(settings.loss.name, batches.labels)
-        self._optimizer = _optimizer(module, settings)
+        self.optimizer = _optimizer(module, settings)
         weights = module.weights
         self.pruner = Pruner(
-            {name: weights[name] for name in prunable}, self._optimizer, settings, goal
+            {name: weights[name] for name in prunable}, self.optimizer, settings, goal
         )
         epochs: dict[PhaseName, int] = {
             "sparsify": settings.phases.sparsify,
@@ -167,7 +173,7 @@ class Trainer:
         assert self._checkpoint is not None
         held = load_checkpoint(self._checkpoint, self._identity)
         self.module.load_state_dict(held["module"])
-        self._optimizer.load_state_dict(held["optimizer"])
+        self.optimizer.load_state_dict(held["optimizer"])
         self._scaler.load_state_dict(held["scaler"])
         self.pruner.load_state(held["pruner"])
         epochs = [Epoch(**epoch) for epoch in held["epochs"]]
@@ -206,7 +212,7 @@ class Trainer:
         return Trained(best, tuple(state.epochs), stopped)
 
     def _take_step(self, phase: Phase, step: int) -> None:
-        settings, optimizer = self._settings, self._optimizer
+        settings, optimizer = self._settings, self.optimizer
         if self.pruner.prune_if_due(phase, step):
             self.module.mode.live = self.pruner.masks.live_channels()
         progress = phase.progress(step)
@@ -266,8 +272,7 @@ class Trainer:
             number, phase.name, mean, score.mean, self.pruner.masks.kept, round(seconds, 3)
         )
         state.epochs.append(epoch)
-        settled = phase is self._phases[-1] and (phase.name == "recover" or not self._goal.prunes)
-        if not settled:
+        if phase is not self._phases[-1] or phase.name != "recover":
             return
         if state.peak is None or score.mean >= state.peak.score:
             state.peak = epoch
@@ -292,7 +297,7 @@ class Trainer:
             self._identity,
             {
                 "module": self.module.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "scaler": self._scaler.state_dict(),
                 "pruner": self.pruner.state(),
                 "step": state.step,

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxprune.costs import CostOf
-    from onnxprune.recipe import Recipe, Unit
+    from onnxprune.recipe import Recipe
+    from onnxprune.recipe_sections import Unit
     from onnxprune.study import Study
     from passes.moments import Moments
 
@@ -115,8 +116,7 @@ def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) 
             keeps[number].update(own)
     watched = watch(study, recipe, variants)
     known: dict[str, Moments] = {}
-    target = recipe.parsed_target
-    unit: Unit = target.unit if target else "elements"
+    unit = recipe.unit
     cost_of, base = _costs(study, recipe, unit)
     databases, spaces = [], []
     for number, (one, variant) in enumerate(zip(studies, variants, strict=True)):

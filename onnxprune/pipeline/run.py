@@ -1,0 +1,249 @@
+"""``compress`` where the recipe lists its steps: each is done once, in its own folder, then everything is delivered."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hwmodel.estimate import TensorCycles
+from onnxprune import hardware
+from onnxprune.deliverables import target_report
+from onnxprune.errors import RecipeError, RunError
+from onnxprune.files import output_error, replacing, write_text
+from onnxprune.held_out import HeldOut
+from onnxprune.html import render
+from onnxprune.inventory import skipped_reports, totals_of, weight_reports
+from onnxprune.pipeline.actions import BLOB, PACKED, Context, State, act, fingerprint, pack_options
+from onnxprune.pipeline.records import StepFolder, model_files
+from onnxprune.pipeline.steps import EncodeStep, EstimateStep, PackStep, trains
+from onnxprune.report import Report, StepReport, Verification
+from onnxprune.runtime import Session
+from onnxprune.target_hardware import target_hardware
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from onnxprune.pipeline.records import Record
+    from onnxprune.pipeline.steps import Step
+    from onnxprune.progress import Progress
+    from onnxprune.recipe import Recipe
+    from onnxprune.report import Totals, WeightReport
+    from onnxprune.run_folder import RunFolder
+    from onnxprune.study import Study
+
+NEEDS_TORCH = (
+    "the steps sparsify, recover and prune in training need torch; install it with `pip install onnxprune[torch]`, "
+    "or leave them out"
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that is done: its place, its description, its record, and whether an earlier run did it."""
+
+    number: int
+    step: Step
+    record: Record
+    before: bool
+
+    @property
+    def name(self) -> str:
+        """As the report lists it."""
+        return step_name(self.number, self.step)
+
+
+def step_name(number: int, step: Step) -> str:
+    """The name of a step, in reports and as its folder's."""
+    return f"{number + 1:02d}-{step.step}"
+
+
+def check_steps(recipe: Recipe) -> None:
+    """See before any work that what the steps name is there: torch, memories, encodings.
+
+    Raises:
+        RecipeError: naming what is missing.
+    """
+    if any(trains(step) for step in recipe.steps) and importlib.util.find_spec("torch") is None:
+        raise RecipeError(NEEDS_TORCH)
+    for step in recipe.steps:
+        if isinstance(step, EncodeStep):
+            target_hardware(recipe.model_copy(update={"encode": step}))
+        if isinstance(step, EstimateStep):
+            target_hardware(recipe.model_copy(update={"estimate": step}))
+        if isinstance(step, PackStep):
+            pack_options(step).to_pass()
+
+
+def run_steps(
+    study: Study, folder: RunFolder, recipe: Recipe, progress: Progress, *, resume: bool
+) -> Report:
+    """Do the steps that are not done, deliver what they made, and report.
+
+    Args:
+        study: the dense model and its data.
+        folder: of the run.
+        recipe: with at least one step.
+        progress: told of the steps' own progress.
+        resume: whether steps of an earlier run may be kept.
+
+    Raises:
+        RunError: when the folder holds an earlier run and ``resume`` is False.
+        OnnxPruneError: whatever a step finds wrong.
+    """
+    if folder.steps.exists() and not resume:
+        msg = (
+            f"'{folder.path}' already holds the steps of a run; add --resume or name another folder"
+        )
+        raise RunError(msg)
+    write_text(folder.recipe, recipe.to_yaml())
+    context = Context(study, recipe, progress)
+    state, done = State(study.path), []
+    for number, step in enumerate(recipe.steps):
+        place = StepFolder(folder.steps / step_name(number, step))
+        mark = fingerprint(step, number, state, context)
+        record = place.finished(mark)
+        before = record is not None
+        if record is None:
+            record = _do(step, number, state, place, context, mark)
+        state = state.after(step, place.path, record.outputs, record.facts)
+        done.append(Done(number, step, record, before))
+    _forget_others(folder, done)
+    _deliver(state, study, folder)
+    report = _report(state, done, context, folder)
+    page = render(report, recipe=recipe.to_yaml(), max_drop=recipe.max_drop)
+    write_text(folder.page, page)
+    write_text(folder.report, report.to_json())
+    return report
+
+
+def _do(
+    step: Step, number: int, state: State, place: StepFolder, context: Context, mark: str
+) -> Record:
+    place.begin(mark)
+    start = time.perf_counter()
+    made = act(step, number, state, place.path, context)
+    return place.finish(mark, made.outputs, made.facts, time.perf_counter() - start)
+
+
+def _forget_others(folder: RunFolder, done: Sequence[Done]) -> None:
+    """Delete the folders of steps that the recipe has no longer."""
+    names = {one.name for one in done}
+    for path in sorted(folder.steps.iterdir()):
+        if path.is_dir() and path.name not in names:
+            shutil.rmtree(path)
+
+
+def _deliver(state: State, study: Study, folder: RunFolder) -> None:
+    """Put the last model, packed model and blob where users look for them; what is older goes."""
+    wanted: dict[Path, Path] = {}
+    if state.model != study.path:
+        model, *data = model_files(state.model)
+        wanted = {folder.path / file.name: file for file in data} | {folder.model: model}
+    for target, kind in ((folder.packed, PACKED), (folder.blob, BLOB)):
+        if kind in state.files:
+            source, *data = (
+                model_files(state.files[kind]) if kind == PACKED else [state.files[kind]]
+            )
+            wanted |= {folder.path / file.name: file for file in data} | {target: source}
+    for stale in (folder.model, folder.packed, folder.blob):
+        if stale not in wanted:
+            stale.unlink(missing_ok=True)
+    for target, source in wanted.items():
+        with replacing(target) as temporary:
+            try:
+                shutil.copyfile(source, temporary)
+            except OSError as error:
+                raise output_error(target, error) from error
+
+
+def _report(state: State, done: Sequence[Done], context: Context, folder: RunFolder) -> Report:
+    study, recipe = context.study, context.recipe
+    weights = weight_reports(context.weights(state.model), study.ruled.patterns)
+    facts = [one.record.facts for one in done]
+    if BLOB in state.files:
+        weights = hardware.with_blob(weights, state.files[BLOB])
+    fetched = _last(facts, "fetch")
+    if fetched is not None:
+        weights = _with_fetch(weights, fetched)
+    packed = state.files.get(PACKED)
+    totals = _totals(weights, context, folder, _last(facts, "dense_cycles"))
+    served = packed if packed is not None and state.lossy else state.model
+    verification = _last(facts, "verification")
+    methods = {k: v for fact in facts for k, v in fact.get("methods", {}).items()}
+    return Report(
+        "compress",
+        study.described,
+        seed=recipe.seed,
+        weights=weights,
+        skipped=skipped_reports(study.collection),
+        totals=totals,
+        quality=HeldOut(study, recipe).quality(Session(served, threads=study.threads)),
+        target=target_report(recipe, totals),
+        verification=None if verification is None else Verification(**verification),
+        steps=tuple(
+            StepReport(one.name, one.record.seconds, one.before, one.record.fingerprint)
+            for one in done
+        ),
+        memory=_last(facts, "memory"),
+        hardware=_last(facts, "hardware") or None,
+        methods=methods,
+        warnings=tuple(dict.fromkeys(w for fact in facts for w in fact.get("warnings", ()))),
+        timings_s={one.name: one.record.seconds for one in done},
+    )
+
+
+def _last(facts: Sequence[Any], key: str) -> Any:
+    """What the last step said that said anything of it."""
+    return next((fact[key] for fact in reversed(facts) if key in fact), None)
+
+
+def _with_fetch(weights: Sequence[WeightReport], fetched: Any) -> tuple[WeightReport, ...]:
+    made = []
+    for weight in weights:
+        if weight.name in fetched:
+            dense, own = (TensorCycles(**fields) for fields in fetched[weight.name])
+            weight = replace(  # noqa: PLW2901 - the same weight, known better
+                weight,
+                dense_fetch_cycles=dense.cycles,
+                fetch_cycles=own.cycles,
+                dense_fetch=dense,
+                fetch=own,
+            )
+        made.append(weight)
+    return tuple(made)
+
+
+def _totals(
+    weights: Sequence[WeightReport],
+    context: Context,
+    folder: RunFolder,
+    dense_cycles: int | None,
+) -> Totals:
+    """Sums; rates are of the dense original's weights, also where shrinking removed some."""
+    sizes = {
+        "model_bytes": _size(folder.model),
+        "packed_bytes": _size(folder.packed),
+        "blob_bytes": _size(folder.blob),
+    }
+    totals = totals_of(weights, **sizes)
+    elements = sum(weight.elements for weight in context.study.collection.weights)
+    return replace(
+        totals,
+        elements=elements,
+        sparsity=1 - totals.nonzeros / elements if elements else 0.0,
+        compression_rate=elements / max(1, totals.nonzeros),
+        dense_fetch_cycles=dense_cycles,
+        dense_bytes=sum(w.elements * w.dtype.itemsize for w in context.study.collection.weights),
+    )
+
+
+def _size(path: Path) -> int | None:
+    if not path.is_file():
+        return None
+    if path.suffix != ".onnx":
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in model_files(path))
