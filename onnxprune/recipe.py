@@ -13,7 +13,15 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from onnxprune.errors import RecipeError
-from onnxprune.pipeline.steps import PruneStep, Step, as_written, check_order, with_inherited
+from onnxprune.pipeline.steps import (
+    CHANGES,
+    CalibrateStep,
+    PruneStep,
+    Step,
+    as_written,
+    check_order,
+    with_inherited,
+)
 from onnxprune.recipe_marks import take_marks
 from onnxprune.recipe_sections import (
     DataSection,
@@ -29,11 +37,14 @@ from onnxprune.recipe_text import complaint, parse_yaml, put, read_yaml
 from onnxprune.rules import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _TARGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>x|B|kB|MB|cycles)(?P<blob>:blob)?")
 VARIABLE = ("prune.method", "prune.damping", "prune.pattern")
-"""Fields that a search may decide."""
+"""Fields that a search of sparsities may decide too."""
+
+OF_STEPS = "steps."
+SIZES = (".sparsity", ".target")
 
 SHIPPED = Path(__file__).parent / "recipes"
 """Recipes that come with onnxprune: ``label-free``, ``l-half`` and ``hardware``."""
@@ -110,25 +121,72 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _varies_what_can_be(self) -> Recipe:
         for name, values in self.search.vary.items():
-            if name not in VARIABLE:
-                msg = f"search.vary: '{name}' cannot be searched; choose of {', '.join(VARIABLE)}"
+            if name not in VARIABLE and not name.startswith(OF_STEPS):
+                msg = f"search.vary: '{name}' cannot be searched; choose of {', '.join(VARIABLE)} or a field of a step"
+                raise ValueError(msg)
+            if name.endswith(SIZES) and name.startswith(OF_STEPS):
+                msg = (
+                    f"search.vary: '{name}' says how small the model gets, and trials of different sizes cannot be "
+                    "compared; give one size, or a prune step none, and its sparsities are searched"
+                )
+                raise ValueError(msg)
+            if name.startswith(OF_STEPS) and self._leaves_the_model(name):
+                msg = (
+                    f"search.vary: '{name}' is of a step that leaves the model as it is, so no trial would tell its values "
+                    "apart; give one value (encoding auto-cycles finds the fastest encoding by itself)"
+                )
                 raise ValueError(msg)
             if len(set(values)) < len(values):
                 msg = f"search.vary: '{name}' lists a value twice"
                 raise ValueError(msg)
             for value in values:
-                _with_pruning(self, {name: value})
+                self.with_values({name: value})
+        if self.searched and (
+            free := [s for s in self.steps if isinstance(s, PruneStep) and s.searches(self)]
+        ):
+            msg = (
+                f"fields of steps are searched for the least drop at one size; the {free[0].step} step needs a "
+                "sparsity or a target"
+            )
+            raise ValueError(msg)
         return self
 
+    def _leaves_the_model(self, name: str) -> bool:
+        number = name.split(".")[1]
+        known = number.isdecimal() and int(number) < len(self.steps)
+        return known and not isinstance(self.steps[int(number)], (CalibrateStep, *CHANGES))
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The fields of steps that are searched, in the order of the steps."""
+        names = [name for name in self.search.vary if name.startswith(OF_STEPS)]
+        return tuple(sorted(names, key=lambda name: int(name.split(".")[1])))
+
+    def with_values(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values of fields of its pruning and of its steps, by dotted name.
+
+        Raises:
+            ValueError: when there is no such field, or it does not take the value.
+        """
+        fields: dict[str, Any] = {"prune": self.prune.model_dump()}
+        fields["steps"] = [as_written(step) for step in self.steps]
+        for name, value in values.items():
+            put(fields, name, value, "search.vary")
+        found = Recipe.model_validate(
+            {"prune": fields["prune"], "steps": fields["steps"], "target": self.target}
+        )
+        return self.model_copy(update={"prune": found.prune, "steps": found.steps})
+
     def variants(self) -> tuple[Recipe, ...]:
-        """A recipe for each combination of the values that ``search.vary`` lists, the last running fastest.
+        """A recipe for each combination of the values of pruning that ``search.vary`` lists, the last running fastest.
 
         Without such values the recipe itself.
         """
-        names = list(self.search.vary)
+        names = [name for name in self.search.vary if name in VARIABLE]
+        columns = (self.search.vary[name] for name in names)
         return tuple(
-            _with_pruning(self, dict(zip(names, values, strict=True)))
-            for values in itertools.product(*self.search.vary.values())
+            self.with_values(dict(zip(names, values, strict=True)))
+            for values in itertools.product(*columns)
         )
 
     @model_validator(mode="after")
@@ -169,12 +227,6 @@ class Recipe(Section):
         """The recipe as a YAML document that :func:`load_recipe` reads back."""
         fields = self.model_dump(mode="json") | {"steps": [as_written(step) for step in self.steps]}
         return yaml.safe_dump(fields, sort_keys=False)
-
-
-def _with_pruning(recipe: Recipe, values: dict[str, Any]) -> Recipe:
-    """A recipe with other values of fields of its pruning, by dotted name."""
-    fields = recipe.prune.model_dump() | {name.split(".")[1]: values[name] for name in values}
-    return recipe.model_copy(update={"prune": PruneSection.model_validate(fields)})
 
 
 def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:

@@ -18,7 +18,7 @@ class Section(BaseModel):
 
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Varied = float | str
+Varied = bool | int | float | str
 
 
 class DataSection(Section):
@@ -64,6 +64,8 @@ class SearchSection(Section):
     backend: Literal["local", "dask", "ray"] = "local"
     scheduler: str | None = None
     vary: dict[str, Annotated[tuple[Varied, ...], Field(min_length=2)]] = {}
+    fidelity: Share | None = 0.25
+    reduction: Annotated[float, Field(ge=1, le=100)] = 3.0
 
 
 class PruneSection(Section):

@@ -59,6 +59,21 @@ class RunFolder:
         return self.path / "steps"
 
     @property
+    def trials(self) -> Path:
+        """Steps of trials, by fingerprint, while hyper-parameters of steps are searched."""
+        return self.path / "trials"
+
+    @property
+    def rungs(self) -> Path:
+        """How far each of these trials came."""
+        return self.path / "rungs.jsonl"
+
+    @property
+    def found(self) -> Path:
+        """The recipe with the hyper-parameters that were found."""
+        return self.path / "found.yaml"
+
+    @property
     def report(self) -> Path:
         """The report as JSON."""
         return self.path / "report.json"

@@ -184,6 +184,10 @@ def summary(report: Report) -> list[str]:
         lines += _totals_lines(report, report.totals)
     if report.quality:
         lines.append(_quality_line(report.quality))
+    if report.search and report.search.chosen:
+        found = ", ".join(f"{name} {value}" for name, value in report.search.chosen.items())
+        who = f"{report.search.controller} in {count_text(report.search.trials)} trials"
+        lines.append(f"found by {who}: {escape(found)}")
     if report.target:
         asked = escape(report.target.asked)
         lines.append(f"target {asked}: {_verdict(report.target.met, 'met', 'NOT met')}")

@@ -8,6 +8,7 @@ these has changed.
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxprune.data import Dataset
+    from onnxprune.pipeline.records import Record, StepFolder
     from onnxprune.progress import Progress
     from onnxprune.recipe import Recipe
     from onnxprune.recipe_sections import FinetuneSection
@@ -140,6 +142,25 @@ class Made:
 
     outputs: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def do_step(
+    step: Step, number: int, state: State, place: StepFolder, context: Context, mark: str
+) -> Record:
+    """Do a step in its folder, from what an interrupted one has left there.
+
+    Args:
+        step: its description.
+        number: its place in the recipe, from 0.
+        state: what the steps before have left.
+        place: its folder.
+        context: what is the same for all steps.
+        mark: the step's :func:`fingerprint`.
+    """
+    place.begin(mark)
+    start = time.perf_counter()
+    made = act(step, number, state, place.path, context)
+    return place.finish(mark, made.outputs, made.facts, time.perf_counter() - start)
 
 
 def fingerprint(step: Step, number: int, state: State, context: Context) -> str:

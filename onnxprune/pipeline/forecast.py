@@ -20,6 +20,8 @@ from onnxprune.pipeline.actions import Context, State, fingerprint
 from onnxprune.pipeline.records import StepFolder
 from onnxprune.pipeline.run import step_name
 from onnxprune.pipeline.steps import (
+    CHANGES,
+    MAX_SAMPLES,
     CalibrateStep,
     EncodeStep,
     EstimateStep,
@@ -129,6 +131,11 @@ def forecast(study: Study, folder: RunFolder, recipe: Recipe) -> tuple[ExpectedS
     probe = _Probe(study, recipe)
     context, state = Context(study, recipe, silent), State(study.path)
     expected, known = [], True
+    if recipe.searched:
+        makes = [_seconds(s, MAX_SAMPLES, probe) for s in steps if isinstance(s, CHANGES)]
+        how = recipe.search
+        does = f"{how.trials} trials of {how.controller} over {len(recipe.searched)} fields"
+        expected.append(ExpectedStep("tune", does, round(how.trials * sum(makes), 4), done=False))
     samples = 0
     for number, step in enumerate(steps):
         name = step_name(number, step)

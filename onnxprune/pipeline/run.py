@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,21 @@ from onnxprune.files import output_error, replacing, write_text
 from onnxprune.held_out import HeldOut
 from onnxprune.html import render
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.pipeline.actions import BLOB, PACKED, Context, State, act, fingerprint, pack_options
+from onnxprune.pipeline.actions import (
+    BLOB,
+    PACKED,
+    Context,
+    State,
+    do_step,
+    fingerprint,
+    pack_options,
+)
 from onnxprune.pipeline.records import StepFolder, model_files
 from onnxprune.pipeline.steps import EncodeStep, EstimateStep, PackStep, trains
+from onnxprune.pipeline.tuning import tune
 from onnxprune.report import Report, StepReport, Verification
 from onnxprune.runtime import Session
+from onnxprune.search.run import check_installed
 from onnxprune.target_hardware import target_hardware
 
 if TYPE_CHECKING:
@@ -69,6 +78,8 @@ def check_steps(recipe: Recipe) -> None:
     """
     if any(trains(step) for step in recipe.steps) and importlib.util.find_spec("torch") is None:
         raise RecipeError(NEEDS_TORCH)
+    if recipe.searched:
+        check_installed(recipe.search.controller)
     for step in recipe.steps:
         if isinstance(step, EncodeStep):
             target_hardware(recipe.model_copy(update={"encode": step}))
@@ -100,41 +111,52 @@ def run_steps(
         )
         raise RunError(msg)
     write_text(folder.recipe, recipe.to_yaml())
+    tuned = None
+    if recipe.searched:
+        tuned = tune(Context(study, recipe, progress), folder, resume=resume)
+        recipe = tuned.recipe
+        write_text(folder.found, recipe.to_yaml())
     context = Context(study, recipe, progress)
     state, done = State(study.path), []
     for number, step in enumerate(recipe.steps):
         place = StepFolder(folder.steps / step_name(number, step))
         mark = fingerprint(step, number, state, context)
-        record = place.finished(mark)
+        record = place.finished(mark) or _from_a_trial(folder.trials / mark, place, mark)
         before = record is not None
         if record is None:
-            record = _do(step, number, state, place, context, mark)
+            record = do_step(step, number, state, place, context, mark)
         state = state.after(step, place.path, record.outputs, record.facts)
         done.append(Done(number, step, record, before))
     _forget_others(folder, done)
     _deliver(state, study, folder)
     report = _report(state, done, context, folder)
+    report = replace(report, search=None if tuned is None else tuned.report)
     page = render(report, recipe=recipe.to_yaml(), max_drop=recipe.max_drop)
     write_text(folder.page, page)
     write_text(folder.report, report.to_json())
     return report
 
 
-def _do(
-    step: Step, number: int, state: State, place: StepFolder, context: Context, mark: str
-) -> Record:
-    place.begin(mark)
-    start = time.perf_counter()
-    made = act(step, number, state, place.path, context)
-    return place.finish(mark, made.outputs, made.facts, time.perf_counter() - start)
+def _from_a_trial(trial: Path, place: StepFolder, mark: str) -> Record | None:
+    """The record of a step that a trial has done already, copied from there."""
+    if StepFolder(trial).finished(mark) is None:
+        return None
+    try:
+        shutil.rmtree(place.path, ignore_errors=True)
+        shutil.copytree(trial, place.path)
+    except OSError as error:
+        raise output_error(place.path, error) from error
+    return place.finished(mark)
 
 
 def _forget_others(folder: RunFolder, done: Sequence[Done]) -> None:
-    """Delete the folders of steps that the recipe has no longer."""
+    """Delete the folders of steps that the recipe has no longer, and those of trials."""
     names = {one.name for one in done}
     for path in sorted(folder.steps.iterdir()):
         if path.is_dir() and path.name not in names:
             shutil.rmtree(path)
+    if folder.trials.is_dir():
+        shutil.rmtree(folder.trials)
 
 
 def _deliver(state: State, study: Study, folder: RunFolder) -> None:

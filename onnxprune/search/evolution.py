@@ -64,6 +64,8 @@ def _swapped(
 ) -> NDArray[np.float64]:
     """Some variables up by some levels, as many others down."""
     child = base.copy()
+    if not len(base):  # choices alone
+        return child
     for _ in range(min(rng.integers(1, SWAPS + 1, size=2))):
         up, down = rng.choice(len(base), 2, replace=False) if len(base) > 1 else (0, 0)
         child[up] += rng.uniform(0.5, step)

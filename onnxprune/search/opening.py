@@ -12,6 +12,7 @@ from onnxprune.costs import weight_cost
 from onnxprune.errors import RecipeError
 from onnxprune.files import output_error
 from onnxprune.plan import Plan
+from onnxprune.recipe import VARIABLE
 from onnxprune.search.features import variable_features
 from onnxprune.search.groups import group_weights, levels_of
 from onnxprune.search.levels import open_levels, watch
@@ -132,7 +133,8 @@ def open_search(study: Study, recipe: Recipe, levels: Path, progress: Progress) 
         )
         databases.append(database)
         spaces.append(measured_space(groups, keeps[number], database, cost_of, base))
-    choices = tuple(Choice(name, values) for name, values in recipe.search.vary.items())
+    vary = recipe.search.vary
+    choices = tuple(Choice(name, vary[name]) for name in vary if name in VARIABLE)
     others = tuple(space.variables for space in spaces[1:])
     space = replace(spaces[0], choices=choices, others=others)
     losses = None

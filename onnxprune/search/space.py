@@ -146,8 +146,10 @@ class Space:
         return total
 
     def variants(self, levels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which variants candidates ``(M, D)`` choose; int64 ``(M,)``."""
+        """Which variants candidates ``(M, D)`` choose; int64 ``(M,)``. Without variables there is one."""
         chosen = np.zeros(len(levels), dtype=np.int64)
+        if not self.variables:
+            return chosen
         for column, choice in enumerate(self.choices):
             chosen = chosen * len(choice.values) + levels[:, column]
         return chosen

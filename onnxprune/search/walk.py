@@ -192,7 +192,7 @@ class Episodes:
         self.levels[:, self.step] = levels
         self.actions[:, self.step] = self.actions_of(levels)
         chosen = np.rint(levels).astype(np.int64).clip(0, costs.shape[1] - 1)
-        if self._choosing:
+        if self._choosing and len(costs) > 1:  # choices alone make no variants
             self._variants = self._variants * costs.shape[1] + chosen
         self._spent = self._spent + costs[self._variants, chosen]
         self.step += 1
