@@ -188,7 +188,8 @@ class FinetuneSection(Section):
 
     ``saliency`` says what a weight is worth: ``magnitude``, ``lamp`` (Lee et al. 2021) or
     ``fisher`` (w^2 sqrt(E[g^2]), from the moments that the optimizer keeps; for SGD they are kept
-    beside it). Masks are drawn anew every ``prune_every`` steps on the ``schedule``, over all
+    beside it). ``pattern`` is that of the masks, as of ``prune``; rules say another for single weights.
+    Masks are drawn anew every ``prune_every`` steps on the ``schedule``, over all
     weights together, or by weight where a plan is given. ``keep_zeros``: zeros of the model stay.
     ``validation`` and ``held_out`` are shares of the data.
     """
@@ -199,6 +200,7 @@ class FinetuneSection(Section):
     optimizer: OptimizerSection = OptimizerSection()
     loss: LossSection = LossSection()
     saliency: Literal["magnitude", "lamp", "fisher"] = "fisher"
+    pattern: str = "unstructured"
     schedule: Literal["cubic", "log_linear"] = "log_linear"
     prune_every: Annotated[int, Field(ge=1)] = 47
     keep_zeros: bool = True
@@ -209,6 +211,11 @@ class FinetuneSection(Section):
     held_out: Share = 0.1
     patience: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+
+    @field_validator("pattern")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        return checked_pattern(text)
 
     @model_validator(mode="after")
     def _leaves_some(self) -> FinetuneSection:

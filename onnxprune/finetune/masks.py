@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
@@ -13,12 +14,30 @@ from passes.masks import keep_largest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from passes.layout import Layout
+    from passes.patterns import Pattern
 
 WORTH = 0.75
 """Of a convolution's work; where more remains, picking channels costs about what it saves."""
 
 SaliencyName = Literal["magnitude", "lamp", "fisher"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The pattern of one weight's masks, and how its array is seen as matrices."""
+
+    layout: Layout
+    pattern: Pattern
+
+    def mask(self, scores: NDArray[np.float64], keep: int) -> NDArray[np.bool_]:
+        """The best mask of the stored shape that keeps at most ``keep``; minus infinity is dropped already."""
+        chosen = self.pattern.mask(self.layout.matrices(scores), keep)
+        mask: NDArray[np.bool_] = self.layout.array(chosen) & np.isfinite(scores)
+        return mask
 
 
 @final
@@ -28,10 +47,17 @@ class Masks:
     Args:
         weights: parameters by name.
         keep_zeros: elements that are zero now stay zero.
+        shapes: patterns that masks must obey, by name; any weight may go where none is given.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], *, keep_zeros: bool) -> None:
-        self._weights = dict(weights)
+    def __init__(
+        self,
+        weights: Mapping[str, nn.Parameter],
+        *,
+        keep_zeros: bool,
+        shapes: Mapping[str, Shape] | None = None,
+    ) -> None:
+        self._weights, self._shapes = dict(weights), dict(shapes or {})
         self._masks: dict[str, Tensor] = {
             name: (w.detach() != 0 if keep_zeros else torch.ones_like(w, dtype=torch.bool))
             for name, w in self._weights.items()
@@ -102,18 +128,23 @@ class Masks:
     def shrink_to(self, scores: Mapping[str, Tensor], keep: int) -> None:
         """Keep exactly ``keep`` weights of highest score, over all weights, of those kept now.
 
-        With fewer kept already nothing changes.
+        With fewer kept already nothing changes. What a pattern lets stay is compared; then each weight keeps
+        so many in its pattern, where whole cells may make it a few less.
         """
         if keep >= self.kept:
             return
         live = {name: _live(scores[name], mask) for name, mask in self._masks.items()}
+        for name, shape in self._shapes.items():
+            live[name] = np.where(shape.mask(live[name], live[name].size), live[name], -np.inf)
         flat = np.concatenate([array.reshape(-1) for array in live.values()])
         chosen = keep_largest(flat, keep)
         start = 0
         for name, mask in self._masks.items():
             part = chosen[start : start + mask.numel()].reshape(tuple(mask.shape))
-            self._masks[name] = torch.from_numpy(part.copy()).to(mask.device) & mask
             start += mask.numel()
+            if name in self._shapes:
+                part = self._shapes[name].mask(_live(scores[name], mask), int(part.sum()))
+            self._masks[name] = torch.from_numpy(part.copy()).to(mask.device) & mask
         self._refresh()
 
     def shrink_each_to(self, scores: Mapping[str, Tensor], keep: Mapping[str, int]) -> None:
@@ -121,7 +152,9 @@ class Masks:
         for name, count in keep.items():
             mask = self._masks[name]
             if count < int(mask.sum()):
-                chosen = keep_largest(_live(scores[name], mask), count)
+                shape = self._shapes.get(name)
+                live = _live(scores[name], mask)
+                chosen = keep_largest(live, count) if shape is None else shape.mask(live, count)
                 self._masks[name] = torch.from_numpy(chosen).to(mask.device) & mask
         self._refresh()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 
 from onnxprune.errors import RecipeError
-from onnxprune.finetune.masks import SALIENCY, Masks
+from onnxprune.finetune.masks import SALIENCY, Masks, Shape
 from onnxprune.finetune.penalty import kappa_in_metric, make_penalty
 from onnxprune.finetune.schedule import Phase, density_at, ramped
 
@@ -42,6 +42,7 @@ class Pruner:
         optimizer: of all parameters; its moments rank weights, and its metric sets proximal steps.
         settings: the recipe's section.
         goal: what to prune down to.
+        shapes: patterns of the masks, by name; any weight may go where none is given.
 
     Raises:
         RecipeError: when the settings name a weight that is not there, or contradict each other.
@@ -53,6 +54,7 @@ class Pruner:
         optimizer: torch.optim.Optimizer,
         settings: FinetuneSection,
         goal: Goal,
+        shapes: Mapping[str, Shape] | None = None,
     ) -> None:
         self._weights, self._optimizer = dict(weights), optimizer
         self._settings, self._section, self._goal = settings, settings.penalty, goal
@@ -65,7 +67,10 @@ class Pruner:
             msg = f"finetune.penalty.prune_strength auto needs l_half or l1, found {self._section.name}"
             raise RecipeError(msg)
         self._factors = dict.fromkeys(weights, 1.0) | dict(self._section.by_weight)
-        self.masks = Masks(weights, keep_zeros=settings.keep_zeros)
+        if self._section.prune_strength == "auto" and shapes:
+            msg = "finetune.penalty.prune_strength auto cuts whatever is small, which keeps no pattern; give a strength"
+            raise RecipeError(msg)
+        self.masks = Masks(weights, keep_zeros=settings.keep_zeros, shapes=shapes)
         self._begin_keep = self.masks.kept
         self._begin_each = {name: int(mask.sum()) for name, mask in self.masks.by_name.items()}
         self._moments: dict[str, Tensor] = {}

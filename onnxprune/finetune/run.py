@@ -20,6 +20,7 @@ from onnxprune.files import check_parent, write_bytes
 from onnxprune.finetune.batches import Batches, find_augment
 from onnxprune.finetune.bridge import to_torch, write_back
 from onnxprune.finetune.checkpoint import load_moments, save_moments
+from onnxprune.finetune.masks import Shape
 from onnxprune.finetune.parts import Parts, deal, validator
 from onnxprune.finetune.pruner import Goal
 from onnxprune.finetune.train import Score, Trainer
@@ -32,6 +33,7 @@ from onnxprune.recipe_sections import PhaseSection
 from onnxprune.report import Quality, Report, TargetReport, describe_model
 from onnxprune.rules import apply_rules
 from onnxprune.runtime import Session
+from passes.patterns import Unstructured
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from onnxprune.finetune.bridge import OnnxModule
     from onnxprune.finetune.train import Progress, Trained
     from onnxprune.recipe_sections import FinetuneSection
+    from onnxprune.rules import Ruled
     from passes.weights import Collection, Weight
 
 PROBE_BATCHES, PROBE_PASSES = 4, 3
@@ -171,7 +174,8 @@ class _Run:
         recipe, settings = self.recipe, self.recipe.finetune
         proto = load_proto(self.source)
         loaded = load_model(self.source)
-        collection = _selected(loaded, recipe, prunes=bool(recipe.target or plan))
+        ruled = _selected(loaded, recipe, prunes=bool(recipe.target or plan))
+        collection = ruled.collection
         session = Session(self.source, threads=self.threads)
         parts = deal(session, data, held_out, validation, recipe)
         module = to_torch(proto, compute=torch.float32).to(self.device)
@@ -192,6 +196,7 @@ class _Run:
             settings,
             goal,
             prunable,
+            shapes=_shapes(ruled, prunable),
             checkpoint=self.checkpoint,
             identity=self._identity(parts.train, goal),
             progress=self.progress if self.rank == 0 else None,
@@ -212,7 +217,7 @@ class _Run:
             torch.distributed.barrier()
         seconds = time.perf_counter() - started
         warnings = self._warnings(collection, parts, others)
-        return self._report(collection, parts.held_out, session, trained, seconds, warnings)
+        return self._report(ruled, parts.held_out, session, trained, seconds, warnings)
 
     def _dense(self, session: Session) -> OnnxModule:
         """The teacher, which never changes."""
@@ -269,7 +274,7 @@ class _Run:
 
     def _report(
         self,
-        collection: Collection,
+        ruled: Ruled,
         held_out: Dataset,
         dense: Session,
         trained: Trained,
@@ -278,9 +283,10 @@ class _Run:
     ) -> Report:
         recipe, settings = self.recipe, self.recipe.finetune
         written = load_model(self.target)
+        collection = ruled.collection
         chosen = {weight.name for weight in collection.weights}
         after = [w for w in collect_weights(written).weights if w.name in chosen]
-        weights = weight_reports(after)
+        weights = weight_reports(after, ruled.patterns)
         totals = totals_of(weights, model_bytes=self.target.stat().st_size)
         evaluator = Evaluator(dense, held_out, recipe.data.metric)
         scores = evaluator.scores(Session(self.target, threads=self.threads))
@@ -337,20 +343,29 @@ def _batches(
     return Batches(train, size, seed, augment=augment, rank=rank, ranks=ranks)
 
 
-def _selected(model: ir.Model, recipe: Recipe, *, prunes: bool) -> Collection:
-    """The weights that the recipe does not leave out.
+def _selected(model: ir.Model, recipe: Recipe, *, prunes: bool) -> Ruled:
+    """The weights that the recipe does not leave out, and the pattern of each.
 
     Raises:
         RecipeError: where rules say what training does not do.
     """
-    ruled = apply_rules(collect_weights(model), recipe)
-    if prunes and (ruled.keep or ruled.structured):
+    ruled = apply_rules(collect_weights(model), recipe.with_pattern(recipe.finetune.pattern))
+    if prunes and ruled.keep:
         msg = (
-            "fine-tuning prunes by a target or a plan, not by the sparsity or pattern of rules; give the "
-            "sparsities as a plan (--plan), or prune first and fine-tune without a target"
+            "fine-tuning prunes by a target or a plan, not by the sparsity of rules; give the sparsities as a plan "
+            "(--plan), or prune first and fine-tune without a target"
         )
         raise RecipeError(msg)
-    return ruled.collection
+    return ruled
+
+
+def _shapes(ruled: Ruled, prunable: Sequence[str]) -> dict[str, Shape]:
+    """The patterns of the weights that are trained, where they have one."""
+    return {
+        weight.name: Shape(weight.layout, ruled.patterns[weight.name])
+        for weight in ruled.collection.weights
+        if weight.name in prunable and not isinstance(ruled.patterns[weight.name], Unstructured)
+    }
 
 
 def _goal(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from onnxprune.finetune.batches import Batch, Batches
     from onnxprune.finetune.bridge.module import OnnxModule
+    from onnxprune.finetune.masks import Shape
     from onnxprune.recipe_sections import FinetuneSection
 
 Progress = Callable[[str, int, int], None]
@@ -102,6 +103,7 @@ class Trainer:
         settings: the recipe's section.
         goal: what to prune down to.
         prunable: names of the weights that the penalty and the masks act on.
+        shapes: patterns of their masks, by name.
         checkpoint: file to write every so often, or None.
         identity: of the run, kept in the checkpoint.
         progress: told the step after each.
@@ -122,6 +124,7 @@ class Trainer:
         goal: Goal,
         prunable: tuple[str, ...],
         *,
+        shapes: Mapping[str, Shape] | None = None,
         checkpoint: Path | None = None,
         identity: str = "",
         progress: Progress | None = None,
@@ -134,7 +137,7 @@ class Trainer:
         self.optimizer = _optimizer(module, settings)
         weights = module.weights
         self.pruner = Pruner(
-            {name: weights[name] for name in prunable}, self.optimizer, settings, goal
+            {name: weights[name] for name in prunable}, self.optimizer, settings, goal, shapes
         )
         epochs: dict[PhaseName, int] = {
             "sparsify": settings.phases.sparsify,

@@ -104,8 +104,14 @@ class GradualSection(Training):
     passes: Passes = 25
     penalty: StepPenalty = StepPenalty(strength=1e-5)
     saliency: Literal["magnitude", "lamp", "fisher"] = "fisher"
+    pattern: str = "unstructured"
     schedule: Literal["cubic", "log_linear"] = "log_linear"
     prune_every: Annotated[int, Field(ge=1)] = 47
+
+    @field_validator("pattern")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        return checked_pattern(text)
 
     def settings(self, phase: Literal["sparsify", "prune", "recover"] = "prune") -> FinetuneSection:
         """As :meth:`Training.settings`, with what says how to cut."""
@@ -115,6 +121,7 @@ class GradualSection(Training):
             .model_copy(
                 update={
                     "saliency": self.saliency,
+                    "pattern": self.pattern,
                     "schedule": self.schedule,
                     "prune_every": self.prune_every,
                 }

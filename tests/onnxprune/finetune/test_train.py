@@ -20,12 +20,17 @@ from onnxprune.data import Dataset
 from onnxprune.errors import DataError, RecipeError, RunError, TrainingError
 from onnxprune.finetune.batches import Batches, find_augment
 from onnxprune.finetune.bridge import to_torch
+from onnxprune.finetune.masks import Shape
 from onnxprune.finetune.pruner import Goal
 from onnxprune.finetune.run import finetune
 from onnxprune.finetune.schedule import density_at, phases, rate_at
 from onnxprune.finetune.teacher import Teacher
 from onnxprune.finetune.train import Score, Trainer
+from onnxprune.model_io import load_model
 from onnxprune.recipe import DataSection, FinetuneSection, Recipe, load_recipe
+from onnxprune.rules import Rule
+from passes.patterns import parse_pattern
+from passes.weights import collect_weights
 
 
 def section(**changes) -> FinetuneSection:
@@ -85,6 +90,57 @@ def test_masks_are_exact_at_every_step(mlp: Path, optimizer, form: str) -> None:
     kept = [count for _, count in seen]
     assert kept == sorted(kept, reverse=True)
     assert [count for phase, count in seen if phase == "recover"] == [32] * 4
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "2x2", "4x1", "channel", "balanced:4x6"])
+@pytest.mark.parametrize("by_plan", [False, True])
+def test_masks_keep_their_pattern_at_every_step(mlp: Path, pattern: str, by_plan: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 12)).astype(np.float32)
+    data = Dataset({"x": x}, rng.integers(0, 4, 128))
+    module, parsed = to_torch(mlp), parse_pattern(pattern)
+    collected = {weight.name: weight for weight in collect_weights(load_model(mlp)).weights}
+    shapes = {name: Shape(weight.layout, parsed) for name, weight in collected.items()}
+    goal = Goal(by_weight={"fc0.weight": 60, "fc1.weight": 20}) if by_plan else Goal(keep=80)
+    seen = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        masks = trainer.pruner.masks
+        seen.append(masks.kept)
+        if phase != "sparsify":
+            for name, shape in shapes.items():
+                assert parsed.obeys(shape.layout.matrices(masks.by_name[name].numpy())), name
+
+    trainer = Trainer(
+        module, None, Batches(data, 32, 0), lambda _: Score(0.0), section(), goal, tuple(shapes),
+        shapes=shapes, progress=progress,
+    )  # fmt: skip
+    trainer.run()
+    assert seen == sorted(seen, reverse=True)
+    exactly = {"2:4": 80, "1:4": 64}.get(
+        pattern
+    )  # 1:4 lets a quarter of 256 stay; cells are kept whole
+    assert seen[-1] == exactly if exactly else 64 <= seen[-1] <= 80
+
+
+def test_a_pattern_and_its_exceptions_are_trained_to(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    """2:4 for all weights but one, which a rule leaves without a pattern."""
+    out = tmp_path / "out.onnx"
+    settings = recipe("2.5x", pattern="2:4").model_copy(
+        update={"rules": (Rule(match="fc1.weight", pattern="unstructured"),)}
+    )
+    report = finetune(mlp, mlp_data, out, settings)
+    collected = {weight.name: weight for weight in collect_weights(load_model(out)).weights}
+    masks = {name: weight.matrices() != 0 for name, weight in collected.items()}
+    assert parse_pattern("2:4").obeys(masks["fc0.weight"])
+    assert not parse_pattern("2:4").obeys(masks["fc1.weight"])
+    assert [weight.pattern for weight in report.weights or ()] == ["2:4", "unstructured"]
+    with pytest.raises(RecipeError, match="keeps no pattern; give a strength"):
+        finetune(
+            mlp, mlp_data, out, recipe("2.5x", pattern="2:4", penalty={"prune_strength": "auto"})
+        )
 
 
 def test_the_graph_stays_and_the_target_is_met_exactly(
