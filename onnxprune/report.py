@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations when a report is read back
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import onnxprune
 from hwmodel.estimate import TensorCycles  # noqa: TC001 - as above
@@ -245,11 +245,11 @@ class TargetReport:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step of a recipe: what was done, how long it took when it was, and whether an earlier run did it."""
+    """One step of a recipe: how long it took when it was done, when that was, and what it was made from."""
 
     step: str
     seconds: float
-    kept_from_before: bool
+    done: Literal["now", "in_a_trial", "before"]
     fingerprint: str
 
 

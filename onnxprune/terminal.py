@@ -164,8 +164,8 @@ def _steps_table(steps: Sequence[StepReport]) -> Table:
     table.add_column("step")
     table.add_column("took", justify="right")
     for step in steps:
-        took = seconds_text(step.seconds)
-        table.add_row(escape(step.step), f"{took}, before" if step.kept_from_before else took)
+        when = "" if step.done == "now" else f", {step.done.replace('_', ' ')}"
+        table.add_row(escape(step.step), f"{seconds_text(step.seconds)}{when}")
     return table
 
 

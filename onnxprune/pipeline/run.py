@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hwmodel.estimate import TensorCycles
 from onnxprune import hardware
@@ -50,14 +50,17 @@ NEEDS_TORCH = (
 )
 
 
+When = Literal["now", "in_a_trial", "before"]
+
+
 @dataclass(frozen=True)
 class Done:
-    """A step that is done: its place, its description, its record, and whether an earlier run did it."""
+    """A step that is done: its place, its description, its record, and when that was."""
 
     number: int
     step: Step
     record: Record
-    before: bool
+    when: When
 
     @property
     def name(self) -> str:
@@ -80,6 +83,9 @@ def check_steps(recipe: Recipe) -> None:
         raise RecipeError(NEEDS_TORCH)
     if recipe.searched:
         check_installed(recipe.search.controller)
+        if recipe.search.workers > 1 or recipe.search.backend != "local":
+            msg = "trials of steps are made one after the other, each on all threads; leave search.workers at 1 and search.backend at local"
+            raise RecipeError(msg)
     for step in recipe.steps:
         if isinstance(step, EncodeStep):
             target_hardware(recipe.model_copy(update={"encode": step}))
@@ -121,12 +127,14 @@ def run_steps(
     for number, step in enumerate(recipe.steps):
         place = StepFolder(folder.steps / step_name(number, step))
         mark = fingerprint(step, number, state, context)
-        record = place.finished(mark) or _from_a_trial(folder.trials / mark, place, mark)
-        before = record is not None
+        when: When = "before"
+        record = place.finished(mark)
         if record is None:
-            record = do_step(step, number, state, place, context, mark)
+            when, record = "in_a_trial", _from_a_trial(folder.trials / mark, place, mark)
+        if record is None:
+            when, record = "now", do_step(step, number, state, place, context, mark)
         state = state.after(step, place.path, record.outputs, record.facts)
-        done.append(Done(number, step, record, before))
+        done.append(Done(number, step, record, when))
     _forget_others(folder, done)
     _deliver(state, study, folder)
     report = _report(state, done, context, folder)
@@ -207,7 +215,7 @@ def _report(state: State, done: Sequence[Done], context: Context, folder: RunFol
         target=target_report(recipe, totals),
         verification=None if verification is None else Verification(**verification),
         steps=tuple(
-            StepReport(one.name, one.record.seconds, one.before, one.record.fingerprint)
+            StepReport(one.name, one.record.seconds, one.when, one.record.fingerprint)
             for one in done
         ),
         memory=_last(facts, "memory"),

@@ -88,7 +88,8 @@ def tune(context: Context, folder: RunFolder, *, resume: bool) -> Tuned:
     recipe, how = context.recipe, context.recipe.search
     check_installed(how.controller)
     problem = problem_of(recipe)
-    journal = open_journal(context.study, recipe, folder.journal, resume=resume)
+    made = recipe.model_copy(update={"steps": recipe.steps[: making(recipe)]})
+    journal = open_journal(context.study, made, folder.journal, resume=resume)
     controller = make_controller(how.controller, problem, recipe.seed)
     ladder = Ladder(context, problem, folder)
     deadline = math.inf if how.minutes is None else time.monotonic() + 60 * how.minutes
@@ -111,6 +112,12 @@ def tune(context: Context, folder: RunFolder, *, resume: bool) -> Tuned:
     found = recipe.with_values(problem.space.values(best.levels))
     found = found.model_copy(update={"search": how.model_copy(update={"vary": _others(recipe)})})
     return Tuned(found, _report(context, problem, controller.trials, best))
+
+
+def making(recipe: Recipe) -> int:
+    """How many steps it takes to make the model; those after them leave it as it is."""
+    changing = [n for n, step in enumerate(recipe.steps) if isinstance(step, CHANGES)]
+    return changing[-1] + 1 if changing else 0
 
 
 def _others(recipe: Recipe) -> dict[str, Any]:
@@ -179,8 +186,7 @@ class Ladder:
         self._context, self._problem = context, problem
         self._steps, self._log = folder.trials, _Log(folder.rungs)
         self._used: list[set[str]] = []
-        last = [n for n, step in enumerate(context.recipe.steps) if isinstance(step, CHANGES)]
-        self._end = last[-1] + 1 if last else 0
+        self._end = making(context.recipe)
 
     def climb(self, levels: Levels, trials: Sequence[Trial]) -> Trial:
         """Make one trial, as far as it deserves.

@@ -49,7 +49,7 @@ def recipe(steps: tuple[dict[str, Any], ...], **fields: Any) -> Recipe:
 
 def done_before(run: Path) -> list[bool]:
     report = json.loads((run / "report.json").read_text())
-    return [step["kept_from_before"] for step in report["steps"]]
+    return [step["done"] == "before" for step in report["steps"]]
 
 
 @pytest.fixture

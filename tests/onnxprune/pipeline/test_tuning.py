@@ -17,6 +17,7 @@ import pytest
 from onnxprune import api
 from onnxprune.errors import RecipeError
 from onnxprune.pipeline import actions
+from onnxprune.pipeline.steps import PackStep
 from onnxprune.pipeline.tuning import Rung, _Log, problem_of, with_passes
 from onnxprune.recipe import Recipe, load_recipe
 from onnxprune.search.problem import Trial
@@ -188,16 +189,22 @@ def test_trials_share_their_steps_and_the_run_takes_the_best_ones(
     ]
     assert len(drops) == 4
     assert report.search.best[0].drop == min(drops)
-    assert [step.kept_from_before for step in report.steps] == [True, True, True, False, False]
+    assert [step.done for step in report.steps] == [*["in_a_trial"] * 3, "now", "now"]
     found = load_recipe(run / "found.yaml", {})
     assert found.steps[2].optimizer.learning_rate == report.search.chosen[RATE]
     assert not found.searched
     assert load_recipe(run / "recipe.yaml", {}).searched == (RATE,)
     assert not (run / "trials").exists()
+    # What comes after the model may change, and nothing is searched again.
+    packed = settings.model_copy(
+        update={"steps": (*settings.steps[:3], PackStep(step="pack", values="float16"))}
+    )
+    report = api.compress(mlp, mlp_data, run, packed, resume=True)
+    assert done.count("recover") == 4
+    assert [step.done for step in report.steps or ()] == [*["before"] * 3, "now"]
     # The recipe that was found gives the same model.
     api.compress(mlp, mlp_data, tmp_path / "again", found)
-    for name in ("model.onnx", "model.packed.onnx"):
-        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
+    assert (tmp_path / "again" / "model.onnx").read_bytes() == (run / "model.onnx").read_bytes()
 
 
 def test_a_stopped_trial_costs_less_than_a_whole_one(
@@ -216,6 +223,11 @@ def test_a_stopped_trial_costs_less_than_a_whole_one(
     assert rungs.count("1/2") == sum(complete)
     assert report.search is not None
     assert len(report.search.best) <= sum(complete)
+
+
+def test_workers_are_not_ignored_in_silence(mlp: Path, mlp_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"leave search\.workers at 1"):
+        api.compress(mlp, mlp_data, tmp_path / "run", recipe(**{"search.workers": 2}))
 
 
 def test_a_dry_run_tells_what_tuning_would_take(mlp: Path, mlp_data: Path, tmp_path: Path) -> None:
