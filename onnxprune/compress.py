@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune import hardware
-from onnxprune.deliverables import Written, target_report, verify_written, write_packed
+from onnxprune.deliverables import (
+    Written,
+    target_report,
+    too_old_to_pack,
+    verify_written,
+    write_packed,
+)
 from onnxprune.errors import RecipeError
 from onnxprune.files import write_text
 from onnxprune.held_out import HeldOut
@@ -29,7 +35,6 @@ from onnxprune.search.opening import open_search
 from onnxprune.study import open_study
 from onnxprune.target_hardware import target_hardware
 from passes.assign import AssignConstantsPass
-from passes.pack import MIN_OPSET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,13 +258,8 @@ def _warnings(study: Study, found: Found, *, packed: bool) -> tuple[str, ...]:
         warnings.append(
             f"only {len(study.held_out)} samples are held out, so the interval of the drop is wide; give more data"
         )
-    if not packed:
-        opset = study.model.opset_imports.get("", 0)
-        warnings.append(
-            f"no packed model: its weights would be rebuilt by operators of opset {MIN_OPSET} or later, the model has "
-            f"opset {opset}; `onnxprune pack --opset 13` converts it"
-        )
-    return tuple(warnings)
+    reason = None if packed else too_old_to_pack(study.model)
+    return (*warnings, reason) if reason else tuple(warnings)
 
 
 def _write_reports(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import onnx_ir as ir
+
     from onnxprune.data import Dataset
     from onnxprune.progress import Progress
     from onnxprune.recipe import Recipe
@@ -43,10 +45,21 @@ class Written:
     lossy: bool = False
 
 
+def too_old_to_pack(model: ir.Model) -> str | None:
+    """Why a model cannot be packed as it is, for the report; None where it can."""
+    opset = model.opset_imports.get("", 0)
+    if opset >= MIN_OPSET:
+        return None
+    return (
+        f"no packed model: its weights would be rebuilt by operators of opset {MIN_OPSET} or later, the model has "
+        f"opset {opset}; `onnxprune pack --opset 13` converts it"
+    )
+
+
 def write_packed(model: Path, packed: Path, progress: Progress) -> bool:
     """Write the packed model; False where the model's opset is too old for it."""
     loaded = load_model(model)
-    if loaded.opset_imports.get("", 0) < MIN_OPSET:
+    if too_old_to_pack(loaded):
         return False
     PackWeightsPass(progress=partial(progress, "pack"))(loaded)
     save_model(loaded, packed)

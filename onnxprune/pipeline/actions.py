@@ -18,7 +18,7 @@ import numpy as np
 import onnxprune
 from onnxprune import hardware
 from onnxprune.data import LABELS
-from onnxprune.deliverables import Written, verify_written
+from onnxprune.deliverables import Written, too_old_to_pack, verify_written
 from onnxprune.inventory import weight_reports
 from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot
@@ -327,6 +327,8 @@ def _(step: EncodeStep, number: int, state: State, folder: Path, context: Contex
 def _(step: PackStep, number: int, state: State, folder: Path, context: Context) -> Made:
     del number
     study = context.study
+    if reason := too_old_to_pack(load_model(state.model)):
+        return Made(facts={"warnings": [reason]})
     check = Check(_arrays(study.search), threads=study.threads, progress=context.progress)
     report = pack_model(state.model, folder / NAMES[PACKED], pack_options(step), check)
     return Made({PACKED: NAMES[PACKED]}, {"warnings": list(report.warnings)})

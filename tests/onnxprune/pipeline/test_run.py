@@ -14,11 +14,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.errors import RunError
 from onnxprune.recipe import Recipe, load_recipe
+from passes.pack import MIN_OPSET
 
 FILES = ("model.onnx", "model.packed.onnx", "weights.swb", "recipe.yaml")
 
@@ -315,3 +316,21 @@ def test_recipes_that_are_shipped_do_what_they_say(
         assert report.totals.fetch_cycles is not None
         assert report.totals.dense_fetch_cycles is not None
         assert report.totals.fetch_cycles < report.totals.dense_fetch_cycles / 2
+
+
+def test_a_model_too_old_to_be_packed_is_delivered_without(tmp_path: Path, mlp_data: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((12, 4)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "old",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [helper.make_opsetid("", MIN_OPSET - 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=4), tmp_path / "old.onnx")
+    report = api.compress(tmp_path / "old.onnx", mlp_data, tmp_path / "run", recipe(ONE_SHOT))
+    assert not (tmp_path / "run" / "model.packed.onnx").exists()
+    assert any("no packed model" in warning for warning in report.warnings)
+    assert report.verification is not None
+    assert report.verification.checks == {"blob_equals_initializers": True}
