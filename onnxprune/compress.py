@@ -16,17 +16,17 @@ from onnxprune.deliverables import (
     verify_written,
     write_packed,
 )
-from onnxprune.errors import RecipeError
+from onnxprune.errors import RunError
 from onnxprune.files import write_text
 from onnxprune.held_out import HeldOut
 from onnxprune.html import render
 from onnxprune.in_memory import label_of, run_on_file
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.model_io import save_model
+from onnxprune.model_io import data_files, save_model
 from onnxprune.pipeline.forecast import forecast
-from onnxprune.pipeline.run import check_steps, run_steps
+from onnxprune.pipeline.run import check_fit, check_steps, run_steps
 from onnxprune.progress import Progress, silent
-from onnxprune.recipe import Recipe
+from onnxprune.recipe import Recipe, refuse_steps
 from onnxprune.report import Report
 from onnxprune.run_folder import RunFolder, open_run
 from onnxprune.runtime import Session
@@ -37,7 +37,7 @@ from onnxprune.target_hardware import target_hardware
 from passes.assign import AssignConstantsPass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from onnxprune.data import DataSource
     from onnxprune.in_memory import ModelSource
@@ -90,6 +90,7 @@ def _expect(path: Path, job: _Job) -> Report:
     check_steps(recipe)
     target_hardware(recipe)
     study = open_study(path, job.data, recipe, threads=job.threads, label=job.label)
+    check_fit(study, recipe)
     expected = forecast(study, RunFolder(job.output), recipe)
     return Report("compress", study.described, seed=recipe.seed, expected=expected)
 
@@ -171,9 +172,7 @@ def search(
 
 def _search(path: Path, job: _Job) -> Report:
     recipe, clock = job.recipe, job.clock
-    if recipe.steps:
-        msg = "the recipe lists steps, which `onnxprune compress` does; search without them, or compress"
-        raise RecipeError(msg)
+    refuse_steps(recipe, "search")
     study, folder = job.open(path)
     if not study.collection.weights:
         return _nothing_to_prune(study, folder, recipe, "search")
@@ -286,6 +285,21 @@ class _Clock:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
+def _check_apart(files: Sequence[Path], folder: Path) -> None:
+    """See that a run cannot write over the model that it reads.
+
+    Raises:
+        RunError: when the model, or its data, lie in the run folder.
+    """
+    inside = [file for file in files if file.resolve().is_relative_to(folder.resolve())]
+    if inside:
+        msg = (
+            f"'{inside[0]}' lies in the run folder '{folder}', where the pruned model would be written over it; name "
+            "another folder"
+        )
+        raise RunError(msg)
+
+
 @dataclass(frozen=True)
 class _Job:
     """What a caller asked for."""
@@ -302,4 +316,6 @@ class _Job:
         """The model and its data, ready to be searched, and the folder to write to."""
         with self.clock.step("prepare"):
             study = open_study(path, self.data, self.recipe, threads=self.threads, label=self.label)
+            _check_apart((path, *data_files(study.model)), self.output)
+            check_fit(study, self.recipe)
             return study, open_run(self.output)

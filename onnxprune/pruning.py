@@ -19,7 +19,7 @@ from onnxprune.one_shot import OneShot, prune_one_shot
 from onnxprune.packing import run_pass
 from onnxprune.plan import Plan, load_plan
 from onnxprune.progress import silent
-from onnxprune.recipe import Recipe, parse_target
+from onnxprune.recipe import Recipe, parse_target, refuse_steps
 from onnxprune.report import TargetReport
 from onnxprune.rules import apply_rules, share_left
 from onnxprune.target_hardware import target_hardware
@@ -94,6 +94,7 @@ def prune(
         ModelError, RecipeError, DataError, OutputError: when one of the arguments cannot be used.
     """
     settings = (recipe or Recipe()).with_selection(nodes_to_exclude, op_types_to_prune)
+    refuse_steps(settings, "prune")
     chosen = options or options_of(settings)
     chosen = replace(
         chosen,

@@ -141,12 +141,21 @@ class Recipe(Section):
                 raise ValueError(msg)
             for value in values:
                 self.with_values({name: value})
-        if self.searched and (
-            free := [s for s in self.steps if isinstance(s, PruneStep) and s.searches(self)]
-        ):
+        if self.searched and not any(isinstance(step, CHANGES) for step in self.steps):
+            msg = "fields of steps are searched for the least drop, but no step changes the model"
+            raise ValueError(msg)
+        searching = [s for s in self.steps if isinstance(s, PruneStep) and s.searches(self)]
+        ours = [name for name in self.search.vary if name in VARIABLE]
+        if ours and self.steps and not searching:
             msg = (
-                f"fields of steps are searched for the least drop at one size; the {free[0].step} step needs a "
-                "sparsity or a target"
+                f"{ours[0]} is searched together with the sparsities of weights, which no step does here; mark the field "
+                "of the prune step itself"
+            )
+            raise ValueError(msg)
+        if self.searched and searching:
+            msg = (
+                "fields of steps are searched for the least drop at one size; every prune step needs a sparsity or a "
+                "target"
             )
             raise ValueError(msg)
         return self
@@ -244,7 +253,11 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     for dotted, value in overrides.items():
         if value is not None:
             put(fields, dotted, value, label)
-    take_marks(fields, VARIABLE, label)
+    try:
+        take_marks(fields, VARIABLE, label)
+    except RecursionError:
+        msg = f"{label} is nested too deeply; YAML anchors must not lead back to themselves"
+        raise RecipeError(msg) from None
     try:
         recipe = Recipe.model_validate(fields)
     except ValidationError as error:
@@ -254,6 +267,17 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
         if target is not None:
             parse_target(target)
     return recipe
+
+
+def refuse_steps(recipe: Recipe, command: str) -> None:
+    """For commands that do one thing: what steps say would be ignored.
+
+    Raises:
+        RecipeError: where the recipe has some.
+    """
+    if recipe.steps:
+        msg = f"the recipe lists steps, which `onnxprune compress` does; {command} without them, or compress"
+        raise RecipeError(msg)
 
 
 def _found(path: Path) -> Path:

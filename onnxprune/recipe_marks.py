@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def _values(mark: dict[str, Any], label: str, count: int) -> list[Any]:
 
 def _range(values: list[Any], label: str, count: int) -> list[Any]:
     scale = values[-1]
-    numbers = [x for x in values[:-1] if isinstance(x, int | float) and not isinstance(x, bool)]
+    numbers = [x for x in values[:-1] if _is_number(x)]
     if len(values) != 3 or len(numbers) != 2 or not numbers[0] < numbers[1]:
         msg = f"{label}: a range is [low, high, {scale}] with low below high, found {values}"
         raise RecipeError(msg)
@@ -90,3 +91,10 @@ def _range(values: list[Any], label: str, count: int) -> list[Any]:
     if count == STEP_VALUES and all(isinstance(number, int) for number in numbers):
         return sorted({round(float(value)) for value in between})
     return [float(f"{value:.6g}") for value in between]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a double can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # compares whole numbers of any size; false for NaN

@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune.data import load_data
 from onnxprune.errors import DataError
 from onnxprune.evaluate import Evaluator, split
+from onnxprune.memories import find_memory
 from onnxprune.model_io import data_files, load_model
 from onnxprune.report import ModelReport, describe_model
 from onnxprune.rules import Ruled, apply_rules
@@ -84,6 +85,8 @@ class Study:
         for name in NOT_OF_THE_SEARCH:  # a search may be continued with more trials, or elsewhere
             del settings["search"][name]
         del settings["finetune"]  # a search does not train
+        if recipe.unit == "cycles":  # a file's content, not its path
+            settings["memory"] = find_memory(recipe.estimate.memory).describe()
         return {
             "model": self.model_fingerprint(),
             "data": self.data_fingerprint,

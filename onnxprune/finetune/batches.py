@@ -111,7 +111,11 @@ class Batches:
             generator = torch.Generator().manual_seed(
                 _mixed(self._seed, step * self._ranks + self._rank)
             )
-            inputs = self._augment(inputs, generator)
+            try:
+                inputs = self._augment(inputs, generator)
+            except TypeError as error:
+                msg = f"the augmentation cannot be called with (inputs, generator): {error}"
+                raise RecipeError(msg) from error
         return Batch(inputs, None if self._labels is None else self._labels[rows], rows)
 
 

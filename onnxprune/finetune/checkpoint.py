@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle  # only to name the error of torch's safe reader; nothing is unpickled here
+import struct
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,13 +57,20 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raise RunError(msg)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        *(RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError),
+        *(AttributeError, TypeError, IndexError, struct.error, RecursionError),
+    ) as error:
         msg = f"the checkpoint '{path}' is damaged; delete it and run without --resume"
         raise RunError(msg) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         msg = f"'{path}' is no checkpoint of this version; delete it and run without --resume"
         raise RunError(msg)
-    return content["identity"], content["state"]
+    identity, state = content.get("identity"), content.get("state")
+    if not isinstance(identity, str) or not isinstance(state, dict):
+        msg = f"the checkpoint '{path}' is damaged; delete it and run without --resume"
+        raise RunError(msg)
+    return identity, state
 
 
 def save_moments(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -88,6 +96,17 @@ def load_moments(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer
     if kind != type(optimizer).__name__:
         return
     for name, parameter in module.named_parameters():
-        known = held.get(name, {})
-        if known and all(v.shape in {parameter.shape, torch.Size([])} for v in known.values()):
+        known = held.get(name)
+        if (
+            isinstance(known, dict)
+            and known
+            and all(_fits(k, v, parameter) for k, v in known.items())
+        ):
             optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in known.items()}
+
+
+def _fits(key: str, value: object, parameter: nn.Parameter) -> bool:
+    """Whether a value can be what an optimizer remembers of a parameter: a count of steps, or one of its shape."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return False
+    return value.shape == (torch.Size([]) if key == "step" else parameter.shape)

@@ -9,7 +9,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from onnxprune.evaluate import Evaluator
 from onnxprune.files import check_parent, write_bytes
 from onnxprune.finetune.batches import Batches, find_augment
 from onnxprune.finetune.bridge import to_torch, write_back
+from onnxprune.finetune.bridge.dtypes import from_array
 from onnxprune.finetune.checkpoint import load_moments, save_moments
+from onnxprune.finetune.losses import label_loss
 from onnxprune.finetune.masks import Shape
 from onnxprune.finetune.parts import Parts, deal, validator
 from onnxprune.finetune.pruner import Goal
@@ -28,7 +30,7 @@ from onnxprune.inventory import skipped_reports, totals_of, weight_reports
 from onnxprune.model_io import load_model, load_proto
 from onnxprune.paired import paired_drop
 from onnxprune.plan import load_plan
-from onnxprune.recipe import Recipe
+from onnxprune.recipe import Recipe, refuse_steps
 from onnxprune.recipe_sections import PhaseSection
 from onnxprune.report import Quality, Report, TargetReport, describe_model
 from onnxprune.rules import apply_rules
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from onnxprune.data import Dataset, DataSource
     from onnxprune.finetune.bridge import OnnxModule
@@ -98,6 +101,7 @@ def finetune(
         OnnxPruneError: when an argument cannot be used, or training diverges.
     """
     recipe = recipe or Recipe()
+    refuse_steps(recipe, "finetune")
     source, target = Path(model), Path(output)
     check_parent(target)
     kept_at = Path(checkpoint) if checkpoint else target.with_name(f"{target.name}.checkpoint")
@@ -116,6 +120,16 @@ def finetune(
             threads,
             progress,
         ).go(data, held_out, validation, plan, resume=resume)
+
+
+def check_settings(settings: FinetuneSection, labels: NDArray[Any] | None) -> None:
+    """See that loss and augmentation are there and fit the data, before anything is trained.
+
+    Raises:
+        RecipeError, DataError: when they do not.
+    """
+    find_augment(settings.augment)
+    label_loss(settings.loss.name, None if labels is None else from_array(labels))
 
 
 def seconds_a_pass(
@@ -217,7 +231,7 @@ class _Run:
             torch.distributed.barrier()
         seconds = time.perf_counter() - started
         warnings = self._warnings(collection, parts, others)
-        return self._report(ruled, parts.held_out, session, trained, seconds, warnings)
+        return self._report(ruled, goal, parts.held_out, session, trained, seconds, warnings)
 
     def _dense(self, session: Session) -> OnnxModule:
         """The teacher, which never changes."""
@@ -275,6 +289,7 @@ class _Run:
     def _report(
         self,
         ruled: Ruled,
+        goal: Goal,
         held_out: Dataset,
         dense: Session,
         trained: Trained,
@@ -318,7 +333,7 @@ class _Run:
             else TargetReport(wanted.text, wanted.unit, reached, wanted.met(reached)),
             methods={
                 "penalty": f"{settings.penalty.name}, {settings.penalty.form}",
-                "saliency": settings.saliency,
+                **({"saliency": settings.saliency} if goal.prunes else {}),
                 "training": f"{len(trained.epochs)} epochs, the weights of epoch {trained.best.number} "
                 f"(validation {trained.best.score:.4f})",
             },

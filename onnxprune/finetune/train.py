@@ -195,7 +195,9 @@ class Trainer:
         state, per_epoch = self._state, self._batches.steps_per_epoch
         self.pruner.masks.apply()
         self.module.mode.live = self.pruner.masks.live_channels()
-        started, stopped = time.perf_counter(), False
+        started = time.perf_counter()
+        # A checkpoint may be of the very step at which patience ended.
+        stopped = state.step > 0 and state.step % per_epoch == 0 and self._out_of_patience()
         while state.step < self.steps and not stopped:
             phase = next(p for p in self._phases if state.step < p.first_step + p.steps)
             self._take_step(phase, state.step)

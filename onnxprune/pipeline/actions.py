@@ -9,7 +9,7 @@ these has changed.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,24 @@ import onnxprune
 from onnxprune import hardware
 from onnxprune.data import LABELS
 from onnxprune.deliverables import Written, too_old_to_pack, verify_written
+from onnxprune.design_space import AUTO_CYCLES
+from onnxprune.errors import RunError
 from onnxprune.inventory import weight_reports
+from onnxprune.memories import find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
-from onnxprune.pipeline.records import digest_of, fingerprint_of, model_files
+from onnxprune.pipeline.records import (
+    BLOB,
+    MODEL,
+    NAMES,
+    OPTIMIZER,
+    PACKED,
+    Facts,
+    digest_of,
+    fingerprint_of,
+    model_files,
+)
 from onnxprune.pipeline.steps import (
     CalibrateStep,
     EncodeStep,
@@ -60,16 +73,8 @@ if TYPE_CHECKING:
     from onnxprune.study import Study
     from passes.weights import Weight
 
-MODEL, BLOB, PACKED, OPTIMIZER = "model", "blob", "packed", "optimizer"
-"""What a file of a step can be."""
-
-NAMES = {
-    MODEL: "model.onnx",
-    BLOB: "weights.swb",
-    PACKED: "model.packed.onnx",
-    OPTIMIZER: "optimizer.pt",
-}
-ROWS = "rows"
+ESTIMATED = ("fetch", "dense_cycles", "memory", "hardware", "verification")
+"""Facts that hold until one of the files that they are about changes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +111,7 @@ class State:
         rows: of the calibration part that steps calibrate on.
         files: the latest blob, packed model and memory of the optimizer, as far as they still belong
             to the model.
+        facts: what was said of these files: encoding, fetches, comparisons.
         pruned: whether zeros of the model are there to stay.
         lossy: whether the packed model holds other values than the model.
     """
@@ -115,33 +121,39 @@ class State:
     files: Mapping[str, Path] = field(default_factory=dict)
     pruned: bool = False
     lossy: bool = False
+    facts: Facts = field(default_factory=Facts)
 
-    def after(
-        self, step: Step, folder: Path, outputs: Mapping[str, str], facts: Mapping[str, Any]
-    ) -> State:
-        """The state that a step leaves, from what it wrote."""
-        files = dict(self.files)
-        if MODEL in outputs:
-            files = {}  # they are of the model before
-        files |= {kind: folder / name for kind, name in outputs.items() if kind != MODEL}
+    def after(self, step: Step, folder: Path, record: Record) -> State:
+        """The state that a step leaves, from its record."""
+        made = {kind: folder / NAMES[kind] for kind in record.outputs}
+        files = {} if MODEL in made else dict(self.files)  # they were of the model before
+        files |= {kind: path for kind, path in made.items() if kind != MODEL}
         return State(
-            model=folder / outputs[MODEL] if MODEL in outputs else self.model,
-            rows=tuple(facts[ROWS]) if ROWS in facts else self.rows,
+            model=made.get(MODEL, self.model),
+            rows=self.rows if record.facts.rows is None else record.facts.rows,
             files=files,
             pruned=self.pruned or isinstance(step, PruneStep),
             lossy=step.values != "keep" if isinstance(step, PackStep) else self.lossy,
+            facts=self._facts_after(made, record.facts),
         )
+
+    def _facts_after(self, made: Mapping[str, Path], new: Facts) -> Facts:
+        """What is still true of the files, and what a step adds."""
+        facts = Facts() if MODEL in made else self.facts
+        if BLOB in made:
+            facts = Facts(encoding=new.encoding, packing=facts.packing)
+        if PACKED in made:
+            facts = replace(facts, packing=new.packing, verification=None)
+        known = {name: value for name in ESTIMATED if (value := getattr(new, name)) is not None}
+        return replace(facts, **known)
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a step made: which file of its folder is what, and facts for the report and for later steps.
+    """What a step made: which kinds of files it wrote into its folder, and what must be known of it."""
 
-    Facts are JSON values. ``methods`` (texts by weight or step) and ``warnings`` go into the report.
-    """
-
-    outputs: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    facts: Facts = field(default_factory=Facts)
 
 
 def do_step(
@@ -196,31 +208,50 @@ def inputs_of(step: Step, number: int, state: State, context: Context) -> dict[s
             "optimizer": before and digest_of(before),
         }  # fmt: skip
     if isinstance(step, PruneStep):
-        known = data | ruled | {"rows": list(state.rows), "target": recipe.target}
-        target = step.target or recipe.target
-        unit = parse_target(target).unit if target else recipe.unit
-        if unit in {"blob_bytes", "cycles"}:
-            known |= {"hardware": _hardware(recipe, number)}
-        if step.searches(recipe):
-            known |= {"dense": study.model_fingerprint(), "max_drop": recipe.max_drop}
-            where = {"workers", "backend", "scheduler"}
-            known |= {"search": recipe.search.model_dump(mode="json", exclude=where)}
-        return known
+        return data | ruled | _read_by_pruning(step, number, state, context)
+    known: dict[str, Any] = {}
     if isinstance(step, EncodeStep | EstimateStep):
-        known = {"hardware": _hardware(recipe, number), **ruled}
-        return (
-            known | {BLOB: digest_of(state.files[BLOB])}
-            if isinstance(step, EstimateStep)
-            else known
-        )
+        by_bytes = isinstance(step, EncodeStep) and step.encoding != AUTO_CYCLES
+        # Of the hardware, fewest bytes depend on nothing but how chunks are dealt to lanes.
+        lanes = hardware_recipe(recipe, number).estimate.decoder_lanes
+        known = {"hardware": lanes if by_bytes else _hardware(recipe, number), **ruled}
+    if isinstance(step, EstimateStep):
+        known[BLOB] = digest_of(state.files[BLOB])
+        known["dense"] = study.model_fingerprint()
     if isinstance(step, VerifyStep):
-        return data | ruled | {kind: digest_of(file) for kind, file in sorted(state.files.items())}
-    return {}
+        files = {kind: digest_of(file) for kind, file in sorted(state.files.items())}
+        known = data | ruled | files
+    if isinstance(step, PackStep) and step.values != "keep":
+        known = data  # what is lost is measured on the search part
+    return known
+
+
+def _read_by_pruning(
+    step: PruneStep, number: int, state: State, context: Context
+) -> dict[str, Any]:
+    recipe, study = context.recipe, context.study
+    elements = sum(weight.elements for weight in study.collection.weights)
+    known: dict[str, Any] = {
+        "rows": list(state.rows),
+        "target": recipe.target,
+        "elements": elements,
+    }
+    target = step.target or recipe.target
+    unit = parse_target(target).unit if target else recipe.unit
+    if unit in {"blob_bytes", "cycles"}:
+        known["hardware"] = _hardware(recipe, number)
+    if step.searches(recipe):
+        where = {"workers", "backend", "scheduler"}
+        known["search"] = recipe.search.model_dump(mode="json", exclude=where)
+        known |= {"dense": study.model_fingerprint(), "max_drop": recipe.max_drop}
+    return known
 
 
 def _hardware(recipe: Recipe, number: int) -> list[Any]:
+    """What there is to know of the hardware; of a memory what its file says now, not its path."""
     chosen = hardware_recipe(recipe, number)
-    return [section.model_dump(mode="json") for section in (chosen.encode, chosen.estimate)]
+    sections = [section.model_dump(mode="json") for section in (chosen.encode, chosen.estimate)]
+    return [*sections, find_memory(chosen.estimate.memory).describe()]
 
 
 def hardware_recipe(recipe: Recipe, number: int) -> Recipe:
@@ -260,7 +291,7 @@ def _(step: CalibrateStep, number: int, state: State, folder: Path, context: Con
     count = len(context.study.calibration)
     rng = np.random.default_rng(context.recipe.seed)
     rows = np.sort(rng.choice(count, min(step.samples, count), replace=False))
-    return Made(facts={ROWS: rows.tolist()})
+    return Made(facts=Facts(rows=tuple(rows.tolist())))
 
 
 @act.register(SparsifyStep)
@@ -276,10 +307,8 @@ def _(step: RecoverStep, number: int, state: State, folder: Path, context: Conte
 @act.register(PruneStep)
 def _(step: PruneStep, number: int, state: State, folder: Path, context: Context) -> Made:
     if step.gradual is not None:
-        target = step.target or context.recipe.target
-        if step.sparsity is not None:
-            target = f"{1 / (1 - step.sparsity):.9f}x"
-        return _train(step.gradual.settings("prune"), target, number, state, folder, context)
+        left = f"{_sparsity_of(step, state, context)[0]:.12f}x"
+        return _train(step.gradual.settings("prune"), left, number, state, folder, context)
     if step.searches(context.recipe):
         return _search(step, number, state, folder, context)
     options = OneShot(
@@ -290,14 +319,15 @@ def _(step: PruneStep, number: int, state: State, folder: Path, context: Context
         reconstruct=step.reconstruct,
         seed=context.recipe.seed,
     )
+    rate, target = _sparsity_of(step, state, context)
     report = prune(
         state.model,
         folder / NAMES[MODEL],
-        sparsity=step.sparsity,
-        target=None if step.sparsity is not None else step.target or context.recipe.target,
-        data=_arrays(context.study.calibration.take(np.array(state.rows))) if state.rows else None,
+        sparsity=None if target else 1 - 1 / rate,
+        target=target,
+        data=_arrays(_samples(state, context)) if state.rows else None,
         options=options,
-        recipe=hardware_recipe(context.recipe, number),
+        recipe=hardware_recipe(context.recipe, number).model_copy(update={"steps": ()}),
         threads=context.study.threads,
         progress=context.progress,
     )
@@ -310,7 +340,7 @@ def _(step: ShrinkStep, number: int, state: State, folder: Path, context: Contex
     model = load_model(state.model)
     run_pass(ShrinkPass(step.multiple), model)
     save_model(model, folder / NAMES[MODEL])
-    return Made({MODEL: NAMES[MODEL]})
+    return Made((MODEL,))
 
 
 @act.register(EncodeStep)
@@ -320,7 +350,7 @@ def _(step: EncodeStep, number: int, state: State, folder: Path, context: Contex
     hardware.write_weights(
         context.weights(state.model), folder / NAMES[BLOB], target.storage, context.progress
     )
-    return Made({BLOB: NAMES[BLOB]}, {"methods": {"encoding": target.storage.described}})
+    return Made((BLOB,), Facts(encoding=target.storage.described))
 
 
 @act.register(PackStep)
@@ -328,10 +358,10 @@ def _(step: PackStep, number: int, state: State, folder: Path, context: Context)
     del number
     study = context.study
     if reason := too_old_to_pack(load_model(state.model)):
-        return Made(facts={"warnings": [reason]})
+        return Made(facts=Facts(warnings=(reason,)))
     check = Check(_arrays(study.search), threads=study.threads, progress=context.progress)
     report = pack_model(state.model, folder / NAMES[PACKED], pack_options(step), check)
-    return Made({PACKED: NAMES[PACKED]}, {"warnings": list(report.warnings)})
+    return Made((PACKED,), Facts(warnings=report.warnings, packing=report.verification))
 
 
 @act.register(EstimateStep)
@@ -342,15 +372,12 @@ def _(step: EstimateStep, number: int, state: State, folder: Path, context: Cont
     fetched = hardware.with_fetch(reports, state.files[BLOB], target.space)
     one = target.space.only
     return Made(
-        facts={
-            "fetch": {
-                w.name: [asdict(c) for c in (w.dense_fetch, w.fetch) if c is not None]
-                for w in fetched
-            },
-            "dense_cycles": hardware.dense_fetch_cycles(context.study.collection.weights, one),
-            "memory": hardware.describe(one.memory),
-            "hardware": hardware.behind_memory(target.space),
-        }
+        facts=Facts(
+            fetch={w.name: (w.dense_fetch, w.fetch) for w in fetched if w.dense_fetch and w.fetch},
+            dense_cycles=hardware.dense_fetch_cycles(context.study.collection.weights, one),
+            memory=hardware.describe(one.memory),
+            hardware=hardware.behind_memory(target.space),
+        )
     )
 
 
@@ -363,12 +390,41 @@ def _(step: VerifyStep, number: int, state: State, folder: Path, context: Contex
     verification = verify_written(
         written, names, study.held_out, threads=study.threads, progress=context.progress
     )
-    return Made(facts={"verification": asdict(verification)})
+    return Made(facts=Facts(verification=verification))
 
 
 def pack_options(step: PackStep) -> PackOptions:
     """How a step packs."""
     return PackOptions(step.values, step.positions, step.runtime)
+
+
+def _sparsity_of(step: PruneStep, state: State, context: Context) -> tuple[float, str | None]:
+    """How far to prune what is left: a compression rate of it, or a target in bytes or cycles.
+
+    Rates are of the dense original's weights, of which shrinking may have removed some.
+    """
+    asked = step.target or context.recipe.target
+    if step.sparsity is None and asked is not None:
+        target = parse_target(asked)
+        if target.unit != "elements":
+            return 1.0, asked
+        dense = sum(weight.elements for weight in context.study.collection.weights)
+        keep = max(1, int(dense / target.limit))
+        return max(1.0, sum(w.elements for w in context.weights(state.model)) / keep), None
+    return 1 / (1 - (step.sparsity or 0.0)), None
+
+
+def _samples(state: State, context: Context) -> Dataset:
+    """What an earlier step drew to calibrate on.
+
+    Raises:
+        RunError: when it drew what is not there.
+    """
+    data = context.study.calibration
+    if not all(0 <= row < len(data) for row in state.rows):
+        msg = "the calibrate step's record names samples that the data do not have; delete its folder and resume again"
+        raise RunError(msg)
+    return data.take(np.array(state.rows))
 
 
 def _train(
@@ -387,6 +443,7 @@ def _train(
         update={
             "finetune": settings.model_copy(update={"keep_zeros": state.pruned}),
             "target": target,
+            "steps": (),
             "seed": context.recipe.seed + number,
         }
     )
@@ -406,8 +463,7 @@ def _train(
         threads=study.threads,
         progress=context.progress,
     )
-    made = _model_made(report)
-    return replace(made, outputs={**made.outputs, OPTIMIZER: left.name})
+    return replace(_model_made(report), outputs=(MODEL, OPTIMIZER))
 
 
 def _search(step: PruneStep, number: int, state: State, folder: Path, context: Context) -> Made:
@@ -423,7 +479,7 @@ def _search(step: PruneStep, number: int, state: State, folder: Path, context: C
         path=state.model,
         model=model,
         ruled=apply_rules(collect_weights(model), recipe),
-        calibration=context.study.calibration.take(np.array(state.rows)),
+        calibration=_samples(state, context),
     )
     journal_file = folder / "journal.jsonl"
     journal = open_journal(study, recipe, journal_file, resume=journal_file.exists())
@@ -440,13 +496,12 @@ def _search(step: PruneStep, number: int, state: State, folder: Path, context: C
         )
     methods = {"controller": found.report.controller, **found.methods}
     methods |= {name: str(value) for name, value in found.report.chosen.items()}
-    return Made({MODEL: NAMES[MODEL]}, {"methods": methods, "warnings": warnings})
+    return Made((MODEL,), Facts(methods=methods, warnings=tuple(warnings)))
 
 
 def _model_made(report: Report) -> Made:
     """The model that a command wrote, and what its report says of the way."""
-    facts = {"methods": dict(report.methods or {}), "warnings": list(report.warnings)}
-    return Made({MODEL: NAMES[MODEL]}, facts)
+    return Made((MODEL,), Facts(methods=dict(report.methods or {}), warnings=report.warnings))
 
 
 def _arrays(data: Dataset, *, labels: bool = False) -> dict[str, Any]:

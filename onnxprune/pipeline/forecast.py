@@ -145,7 +145,7 @@ def forecast(study: Study, folder: RunFolder, recipe: Recipe) -> tuple[ExpectedS
         if known and steps is recipe.steps:
             record = place.finished(fingerprint(step, number, state, context))
         if record is not None:
-            state = state.after(step, place.path, record.outputs, record.facts)
+            state = state.after(step, place.path, record)
         else:
             known = False  # what follows would be made from something that is not there yet
         seconds = 0.0 if record is not None else _seconds(step, samples, probe)

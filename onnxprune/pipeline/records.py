@@ -11,19 +11,62 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations when a record is read back
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from hwmodel.estimate import TensorCycles  # noqa: TC001 - as above
 from onnxprune.errors import RunError
 from onnxprune.files import output_error, write_text
 from onnxprune.model_io import data_files, load_model
+from onnxprune.report import Verification  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
     from pathlib import Path
 
 BEGUN, DONE = "begun.json", "step.json"
 BLOCK = 2**20
+
+
+MODEL, BLOB, PACKED, OPTIMIZER = "model", "blob", "packed", "optimizer"
+NAMES: Mapping[str, str] = {
+    MODEL: "model.onnx",
+    BLOB: "weights.swb",
+    PACKED: "model.packed.onnx",
+    OPTIMIZER: "optimizer.pt",
+}
+"""What a file of a step can be, and its name then."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the report or later steps must know of a step.
+
+    Attributes:
+        rows: of the calibration part, that steps calibrate on.
+        methods: what was taken, by weight or part.
+        warnings: sentences for the report.
+        encoding: of the blob, in words.
+        fetch: what fetching each weight costs, dense and as stored, by name.
+        dense_cycles: what fetching the dense original's weights costs.
+        memory, hardware: what was fetched from, and what stands behind it.
+        packing: how the packed model compares with the model, where it was measured.
+        verification: how all files compare.
+    """
+
+    rows: tuple[int, ...] | None = None
+    methods: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    encoding: str | None = None
+    fetch: Mapping[str, tuple[TensorCycles, TensorCycles]] | None = None
+    dense_cycles: int | None = None
+    memory: Mapping[str, Any] | None = None
+    hardware: Mapping[str, Any] | None = None
+    packing: Verification | None = None
+    verification: Verification | None = None
 
 
 @dataclass(frozen=True)
@@ -33,16 +76,29 @@ class Record:
     Attributes:
         fingerprint: of everything that it was made from.
         files: SHA-256 by name of file in the step's folder.
-        outputs: which of the files is what: ``model``, ``blob``, ``packed``, ``optimizer``.
-        facts: what the report or later steps must know of it, as JSON values.
+        outputs: which kinds of :data:`NAMES` are among them.
+        facts: what must be known of it.
         seconds: that it took.
     """
 
     fingerprint: str
     files: Mapping[str, str]
-    outputs: Mapping[str, str]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    outputs: tuple[str, ...]
+    facts: Facts = field(default_factory=Facts)
     seconds: float = 0.0
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+RECORD = TypeAdapter(Record)
+
+
+def remove(path: Path) -> None:
+    """Delete a folder, or a link, file or nothing where one could be; a link is not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def fingerprint_of(inputs: Mapping[str, Any]) -> str:
@@ -80,15 +136,19 @@ class StepFolder:
         if not file.is_file():
             return None
         try:
-            record = Record(**json.loads(file.read_text(encoding="utf-8")))
-            names = dict(record.files)
-        except (ValueError, TypeError, UnicodeDecodeError) as error:
+            record = RECORD.validate_json(file.read_bytes())
+        except ValidationError as error:
             msg = f"'{file}' is damaged; delete its folder and resume again"
             raise RunError(msg) from error
+        made = [NAMES.get(kind) for kind in record.outputs]
+        names = dict(record.files)
+        plain = all("/" not in name and "\\" not in name for name in names)
+        if not plain or None in made or not {*made} <= {*names}:
+            msg = f"'{file}' names files that no step writes; delete its folder and resume again"
+            raise RunError(msg)
         if record.fingerprint != fingerprint:
             return None
-        inside = all("/" not in name and "\\" not in name for name in names)
-        known = inside and all((self.path / name).is_file() for name in names)
+        known = all((self.path / name).is_file() for name in names)
         if known and all(digest_of(self.path / name) == names[name] for name in names):
             return record
         return None
@@ -102,10 +162,12 @@ class StepFolder:
         begun = self.path / BEGUN
         content = json.dumps({"fingerprint": fingerprint}) + "\n"
         try:
-            if self.path.exists() and not (begun.is_file() and begun.read_text() == content):
-                shutil.rmtree(self.path)
+            if not (begun.is_file() and begun.read_bytes() == content.encode()):
+                remove(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / DONE).unlink(missing_ok=True)
+            for torn in self.path.glob(".*.part"):  # a kill left it half-written
+                torn.unlink()
         except OSError as error:
             raise output_error(self.path, error) from error
         write_text(begun, content)
@@ -113,22 +175,23 @@ class StepFolder:
     def finish(
         self,
         fingerprint: str,
-        outputs: Mapping[str, str],
-        facts: Mapping[str, Any],
+        outputs: Sequence[str],
+        facts: Facts,
         seconds: float,
     ) -> Record:
         """Write the record.
 
         Args:
             fingerprint: of what the step was made from.
-            outputs: which file of the folder is what.
-            facts: JSON values.
+            outputs: which kinds of files it wrote.
+            facts: what must be known of it.
             seconds: that it took.
         """
-        written = [self.path / name for name in outputs.values()]
-        if "model" in outputs:
-            written += model_files(self.path / outputs["model"])[1:]
+        written = [self.path / NAMES[kind] for kind in outputs]
+        for kind in {MODEL, PACKED} & {*outputs}:
+            written += model_files(self.path / NAMES[kind])[1:]
         files = {file.name: digest_of(file) for file in written}
-        record = Record(fingerprint, files, dict(outputs), dict(facts), round(seconds, 3))
-        write_text(self.path / DONE, json.dumps(asdict(record), indent=2) + "\n")
+        record = Record(fingerprint, files, tuple(outputs), facts, round(seconds, 3))
+        text = RECORD.dump_json(record, indent=2, exclude_defaults=True).decode()
+        write_text(self.path / DONE, text + "\n")
         return record

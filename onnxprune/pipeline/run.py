@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from hwmodel.estimate import TensorCycles
 from onnxprune import hardware
 from onnxprune.deliverables import target_report
 from onnxprune.errors import RecipeError, RunError
@@ -15,27 +14,29 @@ from onnxprune.files import output_error, replacing, write_text
 from onnxprune.held_out import HeldOut
 from onnxprune.html import render
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.pipeline.actions import (
-    BLOB,
-    PACKED,
-    Context,
-    State,
-    do_step,
-    fingerprint,
-    pack_options,
+from onnxprune.pipeline.actions import Context, State, do_step, fingerprint, pack_options
+from onnxprune.pipeline.records import BLOB, MODEL, PACKED, StepFolder, model_files, remove
+from onnxprune.pipeline.steps import (
+    CHANGES,
+    EncodeStep,
+    EstimateStep,
+    PackStep,
+    PruneStep,
+    training_of,
+    trains,
 )
-from onnxprune.pipeline.records import StepFolder, model_files
-from onnxprune.pipeline.steps import EncodeStep, EstimateStep, PackStep, trains
 from onnxprune.pipeline.tuning import tune
-from onnxprune.report import Report, StepReport, Verification
+from onnxprune.recipe import parse_target
+from onnxprune.report import Report, StepReport
 from onnxprune.runtime import Session
 from onnxprune.search.run import check_installed
 from onnxprune.target_hardware import target_hardware
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from hwmodel.estimate import TensorCycles
     from onnxprune.pipeline.records import Record
     from onnxprune.pipeline.steps import Step
     from onnxprune.progress import Progress
@@ -86,13 +87,45 @@ def check_steps(recipe: Recipe) -> None:
         if recipe.search.workers > 1 or recipe.search.backend != "local":
             msg = "trials of steps are made one after the other, each on all threads; leave search.workers at 1 and search.backend at local"
             raise RecipeError(msg)
-    for step in recipe.steps:
+    for number, step in enumerate(recipe.steps):
+        if isinstance(step, PruneStep) and step.gradual is not None:
+            asked = step.target or recipe.target
+            target = parse_target(asked) if asked and step.sparsity is None else None
+            if target is not None and (target.unit != "elements" or target.limit <= 1):
+                msg = f"steps.{number}: pruning in training goes to a compression rate such as 50x, found '{target.text}'"
+                raise RecipeError(msg)
         if isinstance(step, EncodeStep):
             target_hardware(recipe.model_copy(update={"encode": step}))
         if isinstance(step, EstimateStep):
             target_hardware(recipe.model_copy(update={"estimate": step}))
         if isinstance(step, PackStep):
             pack_options(step).to_pass()
+
+
+def check_fit(study: Study, recipe: Recipe) -> None:
+    """See before any work that steps that train fit the model and its data.
+
+    Raises:
+        RecipeError, DataError: naming the step and what does not fit.
+    """
+    for number, step in enumerate(recipe.steps):
+        training = training_of(step)
+        if training is None:
+            continue
+        from onnxprune.finetune.run import check_settings
+
+        check_settings(training.settings("recover"), study.calibration.labels)
+        names = sorted(weight.name for weight in study.collection.weights)
+        unknown = sorted(set(training.penalty.by_weight) - {*names})
+        if unknown:
+            msg = f"steps.{number}: penalty.by_weight names {unknown}, but the prunable weights are {names}"
+            raise RecipeError(msg)
+        if isinstance(step, PruneStep) and study.ruled.keep:
+            msg = (
+                f"steps.{number}: pruning in training goes to one size over all weights, not by the sparsity of rules; "
+                "prune in one shot, or leave the sparsities out of the rules"
+            )
+            raise RecipeError(msg)
 
 
 def run_steps(
@@ -116,6 +149,7 @@ def run_steps(
             f"'{folder.path}' already holds the steps of a run; add --resume or name another folder"
         )
         raise RunError(msg)
+    again = folder.steps.exists()
     write_text(folder.recipe, recipe.to_yaml())
     tuned = None
     if recipe.searched:
@@ -129,16 +163,19 @@ def run_steps(
         mark = fingerprint(step, number, state, context)
         when: When = "before"
         record = place.finished(mark)
+        if record is not None and isinstance(step, CHANGES) and MODEL not in record.outputs:
+            record = None
         if record is None:
             when, record = "in_a_trial", _from_a_trial(folder.trials / mark, place, mark)
         if record is None:
             when, record = "now", do_step(step, number, state, place, context, mark)
-        state = state.after(step, place.path, record.outputs, record.facts)
+        state = state.after(step, place.path, record)
         done.append(Done(number, step, record, when))
     _forget_others(folder, done)
-    _deliver(state, study, folder)
+    _deliver(state, study, folder, again=again)
     report = _report(state, done, context, folder)
-    report = replace(report, search=None if tuned is None else tuned.report)
+    if tuned is not None:
+        report = replace(report, search=tuned.report, warnings=(*report.warnings, *tuned.warnings))
     page = render(report, recipe=recipe.to_yaml(), max_drop=recipe.max_drop)
     write_text(folder.page, page)
     write_text(folder.report, report.to_json())
@@ -150,7 +187,8 @@ def _from_a_trial(trial: Path, place: StepFolder, mark: str) -> Record | None:
     if StepFolder(trial).finished(mark) is None:
         return None
     try:
-        shutil.rmtree(place.path, ignore_errors=True)
+        remove(place.path)
+        place.path.parent.mkdir(exist_ok=True)
         shutil.copytree(trial, place.path)
     except OSError as error:
         raise output_error(place.path, error) from error
@@ -161,14 +199,13 @@ def _forget_others(folder: RunFolder, done: Sequence[Done]) -> None:
     """Delete the folders of steps that the recipe has no longer, and those of trials."""
     names = {one.name for one in done}
     for path in sorted(folder.steps.iterdir()):
-        if path.is_dir() and path.name not in names:
-            shutil.rmtree(path)
-    if folder.trials.is_dir():
-        shutil.rmtree(folder.trials)
+        if path.name not in names:
+            remove(path)
+    remove(folder.trials)
 
 
-def _deliver(state: State, study: Study, folder: RunFolder) -> None:
-    """Put the last model, packed model and blob where users look for them; what is older goes."""
+def _deliver(state: State, study: Study, folder: RunFolder, *, again: bool) -> None:
+    """Put the last model, packed model and blob where users look for them; what an earlier run left there goes."""
     wanted: dict[Path, Path] = {}
     if state.model != study.path:
         model, *data = model_files(state.model)
@@ -179,7 +216,7 @@ def _deliver(state: State, study: Study, folder: RunFolder) -> None:
                 model_files(state.files[kind]) if kind == PACKED else [state.files[kind]]
             )
             wanted |= {folder.path / file.name: file for file in data} | {target: source}
-    for stale in (folder.model, folder.packed, folder.blob):
+    for stale in (folder.model, folder.packed, folder.blob) if again else ():
         if stale not in wanted:
             stale.unlink(missing_ok=True)
     for target, source in wanted.items():
@@ -193,17 +230,24 @@ def _deliver(state: State, study: Study, folder: RunFolder) -> None:
 def _report(state: State, done: Sequence[Done], context: Context, folder: RunFolder) -> Report:
     study, recipe = context.study, context.recipe
     weights = weight_reports(context.weights(state.model), study.ruled.patterns)
-    facts = [one.record.facts for one in done]
+    facts = state.facts
     if BLOB in state.files:
         weights = hardware.with_blob(weights, state.files[BLOB])
-    fetched = _last(facts, "fetch")
-    if fetched is not None:
-        weights = _with_fetch(weights, fetched)
+    if facts.fetch is not None:
+        weights = _with_fetch(weights, facts.fetch)
     packed = state.files.get(PACKED)
-    totals = _totals(weights, context, folder, _last(facts, "dense_cycles"))
+    totals = _totals(weights, context, folder, facts.dense_cycles)
     served = packed if packed is not None and state.lossy else state.model
-    verification = _last(facts, "verification")
-    methods = {k: v for fact in facts for k, v in fact.get("methods", {}).items()}
+    methods = {f"{d.name}: {k}": v for d in done for k, v in d.record.facts.methods.items()}
+    if facts.encoding is not None:
+        methods["encoding"] = facts.encoding
+    asked = target_report(_with_target(recipe), totals)
+    warnings = [w for one in done for w in one.record.facts.warnings]
+    if asked is None and _with_target(recipe).target is not None:
+        warnings.append(
+            f"whether target {_with_target(recipe).target} is met was not measured; add a pack, encode or estimate step "
+            "after the last step that changes the model"
+        )
     return Report(
         "compress",
         study.described,
@@ -212,30 +256,33 @@ def _report(state: State, done: Sequence[Done], context: Context, folder: RunFol
         skipped=skipped_reports(study.collection),
         totals=totals,
         quality=HeldOut(study, recipe).quality(Session(served, threads=study.threads)),
-        target=target_report(recipe, totals),
-        verification=None if verification is None else Verification(**verification),
+        target=asked,
+        verification=facts.verification or facts.packing,
         steps=tuple(
             StepReport(one.name, one.record.seconds, one.when, one.record.fingerprint)
             for one in done
         ),
-        memory=_last(facts, "memory"),
-        hardware=_last(facts, "hardware") or None,
+        memory=facts.memory,
+        hardware=facts.hardware or None,
         methods=methods,
-        warnings=tuple(dict.fromkeys(w for fact in facts for w in fact.get("warnings", ()))),
+        warnings=tuple(dict.fromkeys(warnings)),
         timings_s={one.name: one.record.seconds for one in done},
     )
 
 
-def _last(facts: Sequence[Any], key: str) -> Any:
-    """What the last step said that said anything of it."""
-    return next((fact[key] for fact in reversed(facts) if key in fact), None)
+def _with_target(recipe: Recipe) -> Recipe:
+    """The recipe with the target of its last prune step where it has none itself."""
+    own = [step.target for step in recipe.steps if isinstance(step, PruneStep) and step.target]
+    return recipe if recipe.target or not own else recipe.model_copy(update={"target": own[-1]})
 
 
-def _with_fetch(weights: Sequence[WeightReport], fetched: Any) -> tuple[WeightReport, ...]:
+def _with_fetch(
+    weights: Sequence[WeightReport], fetched: Mapping[str, tuple[TensorCycles, TensorCycles]]
+) -> tuple[WeightReport, ...]:
     made = []
     for weight in weights:
         if weight.name in fetched:
-            dense, own = (TensorCycles(**fields) for fields in fetched[weight.name])
+            dense, own = fetched[weight.name]
             weight = replace(  # noqa: PLW2901 - the same weight, known better
                 weight,
                 dense_fetch_cycles=dense.cycles,

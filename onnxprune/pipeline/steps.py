@@ -335,9 +335,16 @@ def _given(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, dict) else {}
 
 
+def training_of(step: Step) -> Training | None:
+    """How a step trains; None where it does not."""
+    if isinstance(step, PruneStep):
+        return step.gradual
+    return step if isinstance(step, TRAINS) else None
+
+
 def trains(step: Step) -> bool:
     """Whether a step trains, which needs torch."""
-    return isinstance(step, TRAINS) or (isinstance(step, PruneStep) and step.gradual is not None)
+    return training_of(step) is not None
 
 
 def check_order(steps: Sequence[Step], target: str | None) -> None:

@@ -21,24 +21,28 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from onnxprune.errors import RunError
+from onnxprune.errors import RunError, TrainingError
 from onnxprune.files import output_error, write_text
 from onnxprune.paired import paired_drop
 from onnxprune.pipeline.actions import Context, State, do_step, fingerprint
-from onnxprune.pipeline.records import StepFolder
+from onnxprune.pipeline.records import StepFolder, remove
 from onnxprune.pipeline.steps import CHANGES
 from onnxprune.report import SearchReport, SplitSizes, TrialReport
 from onnxprune.runtime import Session
 from onnxprune.search.find import BEST_SHOWN, open_journal
 from onnxprune.search.problem import Problem, Trial
-from onnxprune.search.run import check_installed, controller_name, make_controller
+from onnxprune.search.run import (
+    check_candidate,
+    check_installed,
+    controller_name,
+    make_controller,
+)
 from onnxprune.search.space import Choice, Space
 
 if TYPE_CHECKING:
@@ -54,6 +58,9 @@ COST = 1.0
 """Of every candidate: they all prune to the same size."""
 
 PASSES = "passes"
+WORST = 1.0
+"""The drop of a trial that could not be trained: all of an accuracy."""
+
 KEPT_TRIALS = 8
 """The steps of so many latest trials stay on disk, beside those of the best."""
 
@@ -64,6 +71,7 @@ class Tuned:
 
     recipe: Recipe
     report: SearchReport
+    warnings: tuple[str, ...] = ()
 
 
 def problem_of(recipe: Recipe) -> Problem:
@@ -94,6 +102,7 @@ def tune(context: Context, folder: RunFolder, *, resume: bool) -> Tuned:
     ladder = Ladder(context, problem, folder)
     deadline = math.inf if how.minutes is None else time.monotonic() + 60 * how.minutes
     for trial in journal.trials[: how.trials]:
+        check_candidate(problem, trial.levels, journal.path)
         controller.tell(trial)
     while len(controller.trials) < how.trials and time.monotonic() < deadline:
         context.progress("tune", len(controller.trials), how.trials)
@@ -111,7 +120,14 @@ def tune(context: Context, folder: RunFolder, *, resume: bool) -> Tuned:
         raise RunError(msg)
     found = recipe.with_values(problem.space.values(best.levels))
     found = found.model_copy(update={"search": how.model_copy(update={"vary": _others(recipe)})})
-    return Tuned(found, _report(context, problem, controller.trials, best))
+    warnings: tuple[str, ...] = ()
+    if ladder.diverged:
+        sentence = (
+            f"{ladder.diverged} of {len(controller.trials)} trials diverged; narrow the ranges where they did "
+            "(journal.jsonl has their values)"
+        )
+        warnings = (sentence,)
+    return Tuned(found, _report(context, problem, controller.trials, best), warnings)
 
 
 def making(recipe: Recipe) -> int:
@@ -172,6 +188,10 @@ class Rung:
         return f"{self.share:g}/{self.number}"
 
 
+DIVERGED = Rung(0.0, 0)
+"""Where trials lie whose training ran away."""
+
+
 @final
 class Ladder:
     """The rungs that trials climb, and what came of each trial on each.
@@ -191,10 +211,26 @@ class Ladder:
     def climb(self, levels: Levels, trials: Sequence[Trial]) -> Trial:
         """Make one trial, as far as it deserves.
 
+        One whose training diverges is told with the worst drop so far, and never less than :data:`WORST`.
+
         Args:
             levels: the candidate.
             trials: made before.
         """
+        try:
+            return self._climb(levels, trials)
+        except TrainingError:
+            worst = max([WORST, *(trial.drop for trial in trials)])
+            if self._log.of(levels, DIVERGED) is None:
+                self._log.add(levels, DIVERGED, worst, worst)
+            return Trial(levels, COST, worst, worst, complete=False)
+
+    @property
+    def diverged(self) -> int:
+        """How many trials could not be trained."""
+        return self._log.count(DIVERGED)
+
+    def _climb(self, levels: Levels, trials: Sequence[Trial]) -> Trial:
         full = self._context.recipe.with_values(self._problem.space.values(levels))
         share = full.search.fidelity
         recipes = (
@@ -230,7 +266,7 @@ class Ladder:
             wanted |= self._fingerprints(best)
         for path in self._steps.iterdir() if self._steps.is_dir() else ():
             if path.name not in wanted:
-                shutil.rmtree(path)
+                remove(path)
 
     def _fingerprints(self, trial: Trial) -> set[str]:
         """The folders of a trial's steps, as far as they are there."""
@@ -243,7 +279,7 @@ class Ladder:
             if record is None:
                 break
             found.add(mark)
-            state = state.after(step, place.path, record.outputs, record.facts)
+            state = state.after(step, place.path, record)
         return found
 
     def _step(self, step: Step, number: int, state: State) -> State:
@@ -251,7 +287,7 @@ class Ladder:
         self._used[-1].add(mark)
         place = StepFolder(self._steps / mark)
         record = place.finished(mark) or do_step(step, number, state, place, self._context, mark)
-        return state.after(step, place.path, record.outputs, record.facts)
+        return state.after(step, place.path, record)
 
     def _drop(self, levels: Levels, rung: Rung, state: State) -> tuple[float, float]:
         """The drop on a rung and its upper bound, measured once."""
@@ -282,7 +318,7 @@ class _Log:
             for line in whole.splitlines():
                 levels, rung, drop, upper = json.loads(line)
                 self._known[tuple(int(x) for x in levels), str(rung)] = float(drop), float(upper)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             msg = f"'{self.path}' is damaged ({error}); start again in another folder"
             raise RunError(msg) from error
         if len(whole) < len(content):
@@ -302,6 +338,10 @@ class _Log:
         except OSError as error:
             raise output_error(self.path, error) from error
         self._known[levels, rung.name] = drop, upper
+
+    def count(self, rung: Rung) -> int:
+        """How many trials came to a rung."""
+        return sum(name == rung.name for _, name in self._known)
 
     def deserves(self, levels: Levels, rung: Rung, reduction: float) -> bool:
         """Whether a trial is among the best one in ``reduction`` that came to a rung so far, itself included."""

@@ -137,7 +137,7 @@ def _parse(lines: bytes, path: Path) -> tuple[dict[str, Any] | None, list[Trial]
         header = dict(records[0]["header"]) if records else None
         trials = [_trial(r, n) for n, r in enumerate(r for r in records[1:] if "trial" in r)]
         finishes = [_finish(r) for r in records[1:] if "trial" not in r]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         msg = f"'{path}' is damaged ({error}); start again in another folder"
         raise RunError(msg) from error
     return header, trials, finishes

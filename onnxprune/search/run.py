@@ -13,6 +13,8 @@ from onnxprune.errors import RecipeError, RunError
 from onnxprune.search.workers import ATTEMPTS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from onnxprune.search.controller import Controller
     from onnxprune.search.journal import Journal
     from onnxprune.search.problem import Problem, Trial
@@ -77,6 +79,19 @@ def check_installed(name: str) -> None:
         raise RecipeError(msg)
 
 
+def check_candidate(problem: Problem, levels: Levels, journal: Path) -> None:
+    """See that a candidate of a journal is one of the problem's.
+
+    Raises:
+        RunError: when it is not.
+    """
+    tops = problem.space.tops.tolist()
+    inside = all(0 <= level <= top for level, top in zip(levels, tops, strict=False))
+    if len(levels) != len(tops) or not inside:
+        msg = f"'{journal}' is damaged: it holds a trial that no search of this model made; start again in another folder"
+        raise RunError(msg)
+
+
 def run_search(
     controller: Controller,
     journal: Journal,
@@ -106,6 +121,7 @@ def run_search(
     """
     problem = controller.problem
     for trial in journal.trials[:trials]:
+        check_candidate(problem, trial.levels, journal.path)
         controller.tell(trial)
     progress(len(controller.trials), trials)
     running: dict[Future[Trial], _Running] = {}

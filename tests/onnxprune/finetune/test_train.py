@@ -20,6 +20,7 @@ from onnxprune.data import Dataset
 from onnxprune.errors import DataError, RecipeError, RunError, TrainingError
 from onnxprune.finetune.batches import Batches, find_augment
 from onnxprune.finetune.bridge import to_torch
+from onnxprune.finetune.checkpoint import load_moments, save_checkpoint, save_moments
 from onnxprune.finetune.masks import Shape
 from onnxprune.finetune.pruner import Goal
 from onnxprune.finetune.run import finetune
@@ -497,3 +498,83 @@ def test_the_last_epoch_that_validation_cannot_tell_from_the_best_is_taken(mlp: 
     early = trained(0.07, patience=2)
     assert early.stopped_early
     assert [early.best.number, len(early.epochs)] == [6, 6]
+
+
+def test_a_run_that_patience_ended_is_not_trained_on_when_resumed(
+    mlp: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    data = Dataset(
+        {"x": rng.standard_normal((128, 12)).astype(np.float32)}, rng.integers(0, 4, 128)
+    )
+    settings = section(
+        phases={"sparsify": 0, "prune": 0, "recover": 9}, patience=1, checkpoint_every=1
+    )
+
+    def trainer() -> Trainer:
+        scores = iter([0.5, 0.4, *[0.9] * 20])
+        return Trainer(
+            to_torch(mlp), None, Batches(data, 32, 0), lambda _: Score(next(scores)), settings, Goal(), (),
+            checkpoint=tmp_path / "checkpoint", identity="one",
+        )  # fmt: skip
+
+    first = trainer().run()
+    assert (len(first.epochs), first.stopped_early) == (2, True)
+    again = trainer()
+    again.resume()
+    resumed = again.run()
+    assert (len(resumed.epochs), resumed.stopped_early, resumed.best) == (2, True, first.best)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"format": 2, "state": {}},
+        {"format": 2, "identity": "Adam", "state": 3},
+        {"format": 2, "identity": 3, "state": {}},
+        [1],
+    ],
+)
+def test_a_memory_of_an_optimizer_that_is_none_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "optimizer.pt")
+    with pytest.raises(RunError):
+        load_moments(tmp_path / "optimizer.pt", torch.nn.Linear(2, 2), None)
+
+
+def test_of_an_optimizers_memory_only_what_fits_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "optimizer.pt"
+
+    def stepped(size: int) -> tuple[torch.nn.Linear, torch.optim.Adam]:
+        module = torch.nn.Linear(3, size)
+        optimizer = torch.optim.Adam(module.parameters())
+        module(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
+        return module, optimizer
+
+    module, optimizer = stepped(4)
+    save_moments(path, module, optimizer)
+    same = torch.nn.Linear(3, 4)
+    fresh = torch.optim.Adam(same.parameters())
+    load_moments(path, same, fresh)
+    for name, parameter in same.named_parameters():
+        known = optimizer.state[dict(module.named_parameters())[name]]
+        assert {key: value.tolist() for key, value in fresh.state[parameter].items()} == {
+            key: value.tolist() for key, value in known.items()
+        }
+    other = torch.nn.Linear(3, 5)
+    fresh = torch.optim.Adam(other.parameters())
+    load_moments(path, other, fresh)
+    assert not fresh.state
+    sgd = torch.optim.SGD(same.parameters(), momentum=0.9)
+    load_moments(path, same, sgd)
+    assert not sgd.state
+    for wrong in (
+        {"exp_avg": torch.tensor(1.0)},
+        {"exp_avg": torch.ones(4, 3, dtype=torch.int64)},
+        {"exp_avg": 3},
+        3,
+    ):
+        save_checkpoint(path, "Adam", {"weight": wrong})
+        fresh = torch.optim.Adam(same.parameters())
+        load_moments(path, same, fresh)
+        assert not fresh.state

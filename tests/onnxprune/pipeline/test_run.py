@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
-from onnxprune.errors import RunError
+from onnxprune.errors import RecipeError, RunError
 from onnxprune.recipe import Recipe, load_recipe
 from passes.pack import MIN_OPSET
 
@@ -127,24 +127,172 @@ def test_a_step_whose_files_were_changed_or_lost_is_done_again(
     assert {file: (one_shot / file).read_bytes() for file in FILES} == before
 
 
-def test_a_record_that_is_no_record_is_refused_by_a_sentence(
-    one_shot: Path, mlp: Path, mlp_data: Path
+HOSTILE: list[dict[str, Any]] = [
+    {"fingerprint": 3},
+    {"files": {"../../model.onnx": "0"}},
+    {"outputs": {"model": "/elsewhere/model.onnx"}},
+    {"outputs": ["model", "../weights.swb"]},
+    {"outputs": ["blob"]},
+    {"outputs": None},
+    {"facts": {"rows": "abc"}},
+    {"facts": {"methods": 3}},
+    {"facts": {"verification": {"x": 1}}},
+    {"facts": {"fetch": {"w": [1, 2]}}},
+    {"seconds": "long"},
+    {"more": 1},
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE, ids=str)
+def test_a_record_that_is_none_of_ours_is_refused_by_a_sentence(
+    one_shot: Path, mlp: Path, mlp_data: Path, change: dict[str, Any]
 ) -> None:
-    (one_shot / "steps" / "02-prune" / "step.json").write_text('{"fingerprint": 3}')
-    with pytest.raises(RunError, match=r"step\.json' is damaged; delete its folder"):
+    file = one_shot / "steps" / "02-prune" / "step.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(RunError, match=r"step\.json' .*; delete its folder and resume again"):
         api.compress(mlp, mlp_data, one_shot, recipe(ONE_SHOT), resume=True)
 
 
-def test_a_record_cannot_point_outside_its_folder(
-    one_shot: Path, mlp: Path, mlp_data: Path
+def test_other_damage_in_a_run_folder_is_mended_or_refused(
+    one_shot: Path, mlp: Path, mlp_data: Path, tmp_path: Path
 ) -> None:
-    file = one_shot / "steps" / "02-prune" / "step.json"
-    record = json.loads(file.read_text())
-    record["files"] = {"../../model.onnx": record["files"]["model.onnx"]}
-    record["outputs"] = {"model": "../../model.onnx"}
-    file.write_text(json.dumps(record))
+    steps = one_shot / "steps"
+    before = {file: (one_shot / file).read_bytes() for file in FILES}
+    (steps / "02-prune" / "step.json").write_text("[" * 100_000)
+    with pytest.raises(RunError, match="is damaged"):
+        api.compress(mlp, mlp_data, one_shot, recipe(ONE_SHOT), resume=True)
+    (steps / "02-prune" / "step.json").unlink()
+    (steps / "02-prune" / "begun.json").write_bytes(b"\xff\xfe")
+    (steps / "02-prune" / ".model.onnx.1234.part").write_bytes(b"torn")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("mine")
+    (steps / "09-old").symlink_to(tmp_path / "precious")
+    (one_shot / "trials").symlink_to(tmp_path / "precious")
     api.compress(mlp, mlp_data, one_shot, recipe(ONE_SHOT), resume=True)
-    assert done_before(one_shot)[1] is False
+    assert {file: (one_shot / file).read_bytes() for file in FILES} == before
+    assert (tmp_path / "precious" / "file").read_text() == "mine"
+    assert not (steps / "09-old").exists()
+    assert not list(steps.rglob("*.part"))
+    rows = steps / "01-calibrate" / "step.json"
+    record = json.loads(rows.read_text())
+    record["facts"]["rows"] = [10**6]
+    rows.write_text(json.dumps(record))
+    with pytest.raises(RunError, match="names samples that the data do not have"):
+        api.compress(mlp, mlp_data, one_shot, recipe(ONE_SHOT), resume=True)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.packed.onnx"])
+def test_a_run_never_writes_over_the_model_that_it_reads(
+    mlp: Path, mlp_data: Path, tmp_path: Path, name: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).write_bytes(mlp.read_bytes())
+    for steps in (ONE_SHOT, ({"step": "encode"},), ()):
+        with pytest.raises(RunError, match="lies in the run folder"):
+            api.compress(run / name, mlp_data, run, recipe(steps))
+    assert (run / name).read_bytes() == mlp.read_bytes()
+    assert [path.name for path in run.iterdir()] == [name]
+    # What lies there and is nobody's business stays.
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "weights.swb").write_text("mine")
+    api.compress(mlp, mlp_data, tmp_path / "other", recipe(ONE_SHOT[:2]))
+    assert (tmp_path / "other" / "weights.swb").read_text() == "mine"
+
+
+def test_the_report_says_nothing_of_files_that_are_delivered_no_more(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    later = (*ONE_SHOT, {"step": "prune", "sparsity": 0.9})
+    report = api.compress(mlp, mlp_data, tmp_path / "pruned", recipe(later))
+    assert report.totals is not None
+    assert report.methods is not None
+    assert report.verification is None
+    assert report.totals.fetch_cycles is None
+    assert report.totals.blob_bytes is None
+    assert report.memory is None
+    assert "encoding" not in report.methods
+    later = (*ONE_SHOT, {"step": "encode", "encoding": "csr"}, {"step": "pack", "values": "int8"})
+    report = api.compress(mlp, mlp_data, tmp_path / "encoded", recipe(later))
+    assert report.totals is not None
+    assert report.totals.fetch_cycles is None
+    # What packing measured itself is all that is known of the lossy file.
+    assert report.verification is not None
+    assert report.verification.checks == {
+        "packed_outputs_equal_unpacked": True,
+        "packed_folds_wholly": True,
+    }
+    assert report.verification.max_abs_error > 0
+
+
+def test_a_target_that_nothing_measured_is_not_passed_over(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    steps = (ONE_SHOT[0], {"step": "prune", "target": "700B:blob"})
+    report = api.compress(mlp, mlp_data, tmp_path / "run", recipe(steps))
+    assert report.target is None
+    assert any("700B:blob is met was not measured" in warning for warning in report.warnings)
+    report = api.compress(
+        mlp, mlp_data, tmp_path / "run", recipe((*steps, {"step": "encode"})), resume=True
+    )
+    assert report.target is not None
+    assert report.target.met
+
+
+def test_rates_are_of_the_dense_model_also_after_shrinking(
+    models_folder: Path, tmp_path: Path
+) -> None:
+    data = models_folder / "lenet300-data.npz"
+    steps: tuple[dict[str, Any], ...] = (
+        {"step": "prune", "sparsity": 0.5, "method": "magnitude", "pattern": "channel"},
+        {"step": "shrink"},
+        {"step": "prune", "target": "4x", "method": "magnitude", "pattern": "unstructured"},
+    )
+    report = api.compress(models_folder / "lenet300.onnx", data, tmp_path / "run", recipe(steps))
+    assert report.totals is not None
+    assert report.totals.elements == 266_200
+    assert sum(weight.elements for weight in report.weights or ()) < 200_000
+    # Columns of pixels are empty and stay, for they are inputs: a uniform share keeps some of these zeros.
+    assert 4 <= report.totals.compression_rate < 4.5
+
+
+def test_a_memory_file_that_changed_is_read_again(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    memory = tmp_path / "memory.yaml"
+    known = {"kind": "sram", "source": "mine", "tCK_ns": 7.5, "bus_bits": 32, "read_latency": 1}
+    memory.write_text(json.dumps({"mine": known}))
+    steps = (*ONE_SHOT[:4], {"step": "estimate", "memory": str(memory)})
+    before = api.compress(mlp, mlp_data, tmp_path / "run", recipe(steps)).totals
+    memory.write_text(json.dumps({"mine": known | {"bus_bits": 8}}))
+    after = api.compress(mlp, mlp_data, tmp_path / "run", recipe(steps), resume=True).totals
+    assert done_before(tmp_path / "run") == [True, True, True, True, False]
+    assert before is not None
+    assert after is not None
+    assert before.fetch_cycles is not None
+    assert after.fetch_cycles is not None
+    assert after.fetch_cycles > 2 * before.fetch_cycles
+
+
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        (({"step": "sparsify", "loss": {"name": "best"}},), "unknown loss 'best'"),
+        (({"step": "sparsify", "augment": "turn"},), "unknown augmentation 'turn'"),
+        (({"step": "sparsify", "penalty": {"by_weight": {"w": 1}}},), "steps.6: penalty.by_weight"),
+        (({"step": "prune", "gradual": {}, "target": "3kB"},), "goes to a compression rate"),
+        (({"step": "prune", "gradual": {}, "target": "0.5x"},), "goes to a compression rate"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_the_first_step(
+    mlp: Path, mlp_data: Path, tmp_path: Path, steps: tuple[dict[str, Any], ...], sentence: str
+) -> None:
+    for dry_run in (True, False):
+        with pytest.raises(RecipeError, match=sentence):
+            api.compress(
+                mlp, mlp_data, tmp_path / "run", recipe((*ONE_SHOT, *steps)), dry_run=dry_run
+            )
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_earlier_run_is_not_written_over(one_shot: Path, mlp: Path, mlp_data: Path) -> None:
@@ -238,7 +386,11 @@ def test_the_memory_of_the_optimizer_matters(mlp: Path, mlp_data: Path, tmp_path
     study = open_study(mlp, mlp_data, settings)
     parts = [{**part.inputs, "labels": part.labels} for part in (study.calibration, study.search)]
     again = settings.model_copy(
-        update={"finetune": last.settings().model_copy(update={"keep_zeros": False}), "seed": 1}
+        update={
+            "finetune": last.settings().model_copy(update={"keep_zeros": False}),
+            "seed": 1,
+            "steps": (),
+        }
     )
     for moments, same in ((run / "steps" / "01-sparsify" / "optimizer.pt", True), (None, False)):
         finetune(

@@ -150,6 +150,10 @@ def test_search_does_not_pretend_to_do_steps(mlp: Path, mlp_data: Path, tmp_path
     with pytest.raises(RecipeError, match="lists steps"):
         api.search(mlp, mlp_data, tmp_path / "run", steps({"step": "verify"}))
     assert not (tmp_path / "run").exists()
+    with pytest.raises(RecipeError, match="prune without them"):
+        api.prune(mlp, tmp_path / "out.onnx", sparsity=0.5, recipe=steps({"step": "verify"}))
+    with pytest.raises(RecipeError, match="finetune without them"):
+        api.finetune(mlp, str(mlp_data), tmp_path / "out.onnx", steps({"step": "verify"}))
 
 
 def test_a_search_counts_in_the_unit_of_the_target_or_its_own() -> None:

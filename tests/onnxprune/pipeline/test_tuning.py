@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from onnxprune import api
-from onnxprune.errors import RecipeError
+from onnxprune.errors import RecipeError, RunError
 from onnxprune.pipeline import actions
 from onnxprune.pipeline.steps import PackStep
 from onnxprune.pipeline.tuning import Rung, _Log, problem_of, with_passes
@@ -93,6 +93,11 @@ def test_marks_of_steps_become_values() -> None:
             "says how small the model gets",
         ),
         ([{"step": "encode", "chunk": {"search": [64, 1024]}}], "leaves the model as it is"),
+        ([{"step": "calibrate", "samples": {"search": [8, 16]}}], "no step changes the model"),
+        (
+            [{"step": "sparsify", "passes": {"search": [1, 10**400, "log"]}}],
+            "a range is .low, high, log.",
+        ),
         (
             [
                 {"step": "sparsify", "passes": {"search": [1, 2]}},
@@ -106,6 +111,16 @@ def test_marks_of_steps_become_values() -> None:
 def test_marks_that_make_no_sense_are_refused(steps: list[Any], sentence: str) -> None:
     with pytest.raises(RecipeError, match=sentence):
         load_recipe(None, {"steps": steps})
+
+
+def test_a_mark_that_no_step_would_look_at_is_refused() -> None:
+    steps = [{"step": "prune", "sparsity": 0.5, "method": "magnitude"}]
+    with pytest.raises(RecipeError, match="mark the field of the prune step itself"):
+        load_recipe(None, {"prune.damping": {"search": [0.01, 0.1]}, "steps": steps})
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(RecipeError, match="nested too deeply"):
+        load_recipe(None, {"steps": loop})
 
 
 def test_a_share_of_the_passes_is_that_of_every_step_that_trains() -> None:
@@ -223,6 +238,40 @@ def test_a_stopped_trial_costs_less_than_a_whole_one(
     assert rungs.count("1/2") == sum(complete)
     assert report.search is not None
     assert len(report.search.best) <= sum(complete)
+
+
+def test_a_trial_that_diverges_is_told_so_and_the_others_go_on(
+    mlp: Path, mlp_data: Path, tmp_path: Path
+) -> None:
+    steps = json.loads(json.dumps(STEPS))
+    steps[0]["penalty"]["strength"] = 1e-4
+    steps[2]["optimizer"]["learning_rate"] = {"search": [1e-3, 1e6, 1e7, 1e8]}
+    fields = {"max_drop": 1.0, "target": "4x", "search.trials": 4, "search.controller": "random"}
+    settings = load_recipe(None, fields | {"steps": steps})
+    report = api.compress(mlp, mlp_data, tmp_path / "run", settings)
+    assert report.search is not None
+    assert report.search.chosen[RATE] == 1e-3
+    assert any("3 of 4 trials diverged" in warning for warning in report.warnings)
+    lines = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()[1:]
+    assert sorted(json.loads(line)["complete"] for line in lines) == [False, False, False, True]
+
+
+@pytest.mark.parametrize("levels", [[99, 0], [-1, 0], [0], [], [1e999, 0]])
+def test_a_journal_with_other_trials_is_refused(
+    mlp: Path, mlp_data: Path, tmp_path: Path, levels: list[float]
+) -> None:
+    run, settings = tmp_path / "run", recipe(**{"search.trials": 1})
+    api.compress(mlp, mlp_data, run, settings)
+    journal = run / "journal.jsonl"
+    header, trial = journal.read_text().splitlines()
+    changed = json.dumps(json.loads(trial) | {"levels": levels})
+    journal.write_text(f"{header}\n{changed}\n")
+    with pytest.raises(RunError, match="is damaged"):
+        api.compress(mlp, mlp_data, run, settings, resume=True)
+    journal.write_text(f"{header}\n{trial}\n")
+    (run / "rungs.jsonl").write_text('[[1e999, 0], "1/1", 0, 0]\n')
+    with pytest.raises(RunError, match="is damaged"):
+        api.compress(mlp, mlp_data, run, settings, resume=True)
 
 
 def test_workers_are_not_ignored_in_silence(mlp: Path, mlp_data: Path, tmp_path: Path) -> None:
