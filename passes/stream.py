@@ -117,7 +117,7 @@ class Stretch:
         initializers = [
             numpy_helper.from_array(constants[name], name)
             if name in constants
-            else ir.serde.serialize_tensor(_named(value, name))
+            else _serialized_tensor(value, name)
             for name, value in self.constants.items()
         ]
         initializers += [numpy_helper.from_array(array, name) for name, array in replaced.items()]
@@ -284,18 +284,24 @@ def _serialized_node(
             proto.output[place] = name
     for attribute in proto.attribute:
         for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            _replace(body, constants)
+            _replace(body, constants, dict(_external_in(node)))
     stacked = [name for name in inner_names(node) if name in wanted]
     if stacked:
         expose(proto, stacked)
     return proto
 
 
-def _replace(body: onnx.GraphProto, constants: Mapping[str, NDArray[Any]]) -> None:
-    """Put arrays in the place of a body's constants."""
+def _replace(
+    body: onnx.GraphProto,
+    constants: Mapping[str, NDArray[Any]],
+    external: Mapping[str, onnx.TensorProto],
+) -> None:
+    """Put arrays in the place of a body's constants, and take in those whose data lie elsewhere."""
     for tensor in body.initializer:
         if tensor.name in constants:
             tensor.CopyFrom(numpy_helper.from_array(constants[tensor.name], tensor.name))
+        elif tensor.name in external:
+            tensor.CopyFrom(external[tensor.name])
     for node in body.node:
         name = node.output[0] if node.output else ""
         if name in constants and node.op_type in {"Constant", "ConstantOfShape"}:
@@ -303,12 +309,30 @@ def _replace(body: onnx.GraphProto, constants: Mapping[str, NDArray[Any]]) -> No
             node.CopyFrom(helper.make_node("Constant", [], [name], node.name, value=value))
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _replace(inner, constants)
+                _replace(inner, constants, external)
 
 
-def _named(value: ir.Value, name: str) -> ir.TensorProtocol:
+def _serialized_tensor(value: ir.Value, name: str) -> onnx.TensorProto:
+    """A constant under a name, its data taken in wherever they are."""
     tensor = value.const_value
     assert tensor is not None
-    if tensor.name == name:
-        return tensor
-    return ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+    if isinstance(tensor, ir.ExternalTensor):
+        return onnx.TensorProto(
+            name=name,
+            data_type=int(tensor.dtype),
+            dims=tensor.shape.numpy(),
+            raw_data=tensor.tobytes(),
+        )
+    if tensor.name != name:
+        tensor = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+    return ir.serde.serialize_tensor(tensor)
+
+
+def _external_in(node: ir.Node) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """The constants in a node's bodies whose data lie outside the model, by name."""
+    for _, body in bodies_of(node):
+        for name, value in body.initializers.items():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield name, _serialized_tensor(value, name)
+        for inner in body:
+            yield from _external_in(inner)

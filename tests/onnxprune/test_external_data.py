@@ -170,3 +170,97 @@ def test_hard_links_are_refused_before_anything_is_done(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").hardlink_to(tmp_path / "d")
     with pytest.raises(ModelError, match="has several hard links"):
         load_model(path)
+
+
+@pytest.mark.parametrize("allocation", ["loss", "lamp", "owl"])
+def test_calibration_runs_on_models_with_external_data(tmp_path: Path, allocation: str) -> None:
+    """From anywhere: the pieces that are run hold what lies beside the model, and the result is the same."""
+    (tmp_path / "away").mkdir()
+    outside = chain(tmp_path / "away" / "m.onnx", save_as_external_data=True, size_threshold=0)
+    inside = tmp_path / "m.onnx"
+    onnx.save(onnx.load(outside), inside)
+    data = {"x": array(64, 32)}
+    for model in (outside, inside):
+        api.prune(
+            model,
+            model.with_name("pruned.onnx"),
+            sparsity=0.5,
+            method="obs",
+            allocation=allocation,
+            data=data,
+        )
+    found = [
+        {
+            w.name: w.array().tobytes()
+            for w in collect_weights(load_model(folder / "pruned.onnx")).weights
+        }
+        for folder in (outside.parent, tmp_path)
+    ]
+    assert found[0] == found[1]
+    assert (tmp_path / "away" / "pruned.onnx.data").exists()
+
+
+def test_calibration_runs_on_branches_with_external_data(tmp_path: Path) -> None:
+    branches = [
+        helper.make_graph(
+            [helper.make_node("MatMul", ["x", f"w{name}"], [f"y{name}"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"y{name}", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(array(32, 24), f"w{name}")],
+        )
+        for name in ("then", "else")
+    ]
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["condition"]),
+        helper.make_node(
+            "If", ["condition"], ["h"], then_branch=branches[0], else_branch=branches[1]
+        ),
+        helper.make_node("MatMul", ["h", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 16])],
+        [
+            numpy_helper.from_array(array(24, 16), "w"),
+            numpy_helper.from_array(np.float32(0), "zero"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "away").mkdir()
+    path = tmp_path / "away" / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0)
+    report = api.prune(
+        path, tmp_path / "pruned.onnx", sparsity=0.5, method="obs", data={"x": array(64, 32)}
+    )
+    assert {w.name for w in report.weights or ()} == {"w", "wthen", "welse"}
+    assert not [w for w in report.warnings if "magnitude" in w and "no batch" not in w]
+
+
+def test_a_whole_run_works_on_a_model_with_external_data(tmp_path: Path) -> None:
+    from onnxprune.recipe import load_recipe
+
+    (tmp_path / "away").mkdir()
+    path = chain(tmp_path / "away" / "m.onnx", save_as_external_data=True, size_threshold=0)
+    data = {"x": array(200, 32)}
+    fields = {"max_drop": 0.9, "search.trials": 8, "search.confidence": 0.5}
+    report = api.compress(path, data, tmp_path / "run", load_recipe(None, fields))
+    assert report.verification is not None
+    assert report.verification.passed
+    steps = [
+        {"step": "calibrate"},
+        {"step": "prune", "sparsity": 0.5},
+        {"step": "pack"},
+        {"step": "verify"},
+    ]
+    report = api.compress(
+        path, data, tmp_path / "steps", load_recipe(None, {"max_drop": 1.0, "steps": steps})
+    )
+    assert report.verification is not None
+    assert report.verification.passed
+    assert any(file.suffix == ".data" for file in (tmp_path / "steps").iterdir())
+    ort.InferenceSession(tmp_path / "steps" / "model.onnx")
+    ort.InferenceSession(tmp_path / "steps" / "model.packed.onnx")
