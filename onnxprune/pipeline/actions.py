@@ -2,30 +2,28 @@
 
 An action gets the description of its step, the state that the steps before have left, and an empty folder;
 it writes into that folder and returns which file is what, and the facts that the report or later steps need.
-What it reads is listed by :func:`inputs_of`, so that a step is done again when, and only when, one of
-these has changed.
+What it reads is listed in :mod:`onnxprune.pipeline.inputs`, so that a step is done again when one of these has
+changed.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import onnxprune
 from onnxprune import hardware
 from onnxprune.data import LABELS
 from onnxprune.deliverables import Written, too_old_to_pack, verify_written
-from onnxprune.design_space import AUTO_CYCLES
 from onnxprune.errors import RunError
 from onnxprune.inventory import weight_reports
-from onnxprune.memories import find_memory
 from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
+from onnxprune.pipeline.inputs import hardware_recipe
 from onnxprune.pipeline.records import (
     BLOB,
     MODEL,
@@ -33,10 +31,8 @@ from onnxprune.pipeline.records import (
     OPTIMIZER,
     PACKED,
     Facts,
-    digest_of,
-    fingerprint_of,
-    model_files,
 )
+from onnxprune.pipeline.state import Made
 from onnxprune.pipeline.steps import (
     CalibrateStep,
     EncodeStep,
@@ -48,7 +44,6 @@ from onnxprune.pipeline.steps import (
     SparsifyStep,
     Step,
     VerifyStep,
-    trains,
 )
 from onnxprune.pruning import prune
 from onnxprune.recipe import parse_target
@@ -61,99 +56,13 @@ from passes.shrink import ShrinkPass
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from onnxprune.data import Dataset
     from onnxprune.pipeline.records import Record, StepFolder
-    from onnxprune.progress import Progress
-    from onnxprune.recipe import Recipe
+    from onnxprune.pipeline.state import Context, State
     from onnxprune.recipe_sections import FinetuneSection
     from onnxprune.report import Report
-    from onnxprune.study import Study
-    from passes.weights import Weight
-
-ESTIMATED = ("fetch", "dense_cycles", "memory", "hardware", "verification")
-"""Facts that hold until one of the files that they are about changes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """What is the same for all steps.
-
-    Attributes:
-        study: the dense model, its data in three parts, and its scores.
-        recipe: all settings.
-        progress: told of each step.
-    """
-
-    study: Study
-    recipe: Recipe
-    progress: Progress
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The weights that the recipe selects."""
-        return tuple(weight.name for weight in self.study.collection.weights)
-
-    def weights(self, model: Path) -> list[Weight]:
-        """The same weights as a model has them now."""
-        names = set(self.names)
-        return [w for w in collect_weights(load_model(model)).weights if w.name in names]
-
-
-@dataclass(frozen=True)
-class State:
-    """What the steps so far have left.
-
-    Attributes:
-        model: the model as it is now.
-        rows: of the calibration part that steps calibrate on.
-        files: the latest blob, packed model and memory of the optimizer, as far as they still belong
-            to the model.
-        facts: what was said of these files: encoding, fetches, comparisons.
-        pruned: whether zeros of the model are there to stay.
-        lossy: whether the packed model holds other values than the model.
-    """
-
-    model: Path
-    rows: tuple[int, ...] = ()
-    files: Mapping[str, Path] = field(default_factory=dict)
-    pruned: bool = False
-    lossy: bool = False
-    facts: Facts = field(default_factory=Facts)
-
-    def after(self, step: Step, folder: Path, record: Record) -> State:
-        """The state that a step leaves, from its record."""
-        made = {kind: folder / NAMES[kind] for kind in record.outputs}
-        files = {} if MODEL in made else dict(self.files)  # they were of the model before
-        files |= {kind: path for kind, path in made.items() if kind != MODEL}
-        return State(
-            model=made.get(MODEL, self.model),
-            rows=self.rows if record.facts.rows is None else record.facts.rows,
-            files=files,
-            pruned=self.pruned or isinstance(step, PruneStep),
-            lossy=step.values != "keep" if isinstance(step, PackStep) else self.lossy,
-            facts=self._facts_after(made, record.facts),
-        )
-
-    def _facts_after(self, made: Mapping[str, Path], new: Facts) -> Facts:
-        """What is still true of the files, and what a step adds."""
-        facts = Facts() if MODEL in made else self.facts
-        if BLOB in made:
-            facts = Facts(encoding=new.encoding, packing=facts.packing)
-        if PACKED in made:
-            facts = replace(facts, packing=new.packing, verification=None)
-        known = {name: value for name in ESTIMATED if (value := getattr(new, name)) is not None}
-        return replace(facts, **known)
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a step made: which kinds of files it wrote into its folder, and what must be known of it."""
-
-    outputs: tuple[str, ...] = ()
-    facts: Facts = field(default_factory=Facts)
 
 
 def do_step(
@@ -173,102 +82,6 @@ def do_step(
     start = time.perf_counter()
     made = act(step, number, state, place.path, context)
     return place.finish(mark, made.outputs, made.facts, time.perf_counter() - start)
-
-
-def fingerprint(step: Step, number: int, state: State, context: Context) -> str:
-    """Of all that a step is made from."""
-    options = step.model_dump(mode="json")
-    options.pop("checkpoint_every", None)
-    known = {
-        "version": onnxprune.__version__,
-        "options": options,
-        "seed": context.recipe.seed,
-        "model": [digest_of(file) for file in model_files(state.model)],
-    }
-    return fingerprint_of(known | inputs_of(step, number, state, context))
-
-
-def inputs_of(step: Step, number: int, state: State, context: Context) -> dict[str, Any]:
-    """What a step reads beside its options, the seed and the model, as JSON values."""
-    recipe, study = context.recipe, context.study
-    data = {"data": study.data_fingerprint, "split": recipe.data.model_dump(mode="json")}
-    ruled = {
-        "rules": [rule.model_dump(mode="json") for rule in recipe.rules],
-        "selected": list(context.names),
-    }
-    if isinstance(step, CalibrateStep):
-        return data
-    if trains(step):
-        before = state.files.get(OPTIMIZER)
-        return data | ruled | {
-            "dense": study.model_fingerprint(),
-            "number": number,
-            "target": recipe.target,
-            "pruned": state.pruned,
-            "optimizer": before and digest_of(before),
-        }  # fmt: skip
-    if isinstance(step, PruneStep):
-        return data | ruled | _read_by_pruning(step, number, state, context)
-    known: dict[str, Any] = {}
-    if isinstance(step, EncodeStep | EstimateStep):
-        by_bytes = isinstance(step, EncodeStep) and step.encoding != AUTO_CYCLES
-        # Of the hardware, fewest bytes depend on nothing but how chunks are dealt to lanes.
-        lanes = hardware_recipe(recipe, number).estimate.decoder_lanes
-        known = {"hardware": lanes if by_bytes else _hardware(recipe, number), **ruled}
-    if isinstance(step, EstimateStep):
-        known[BLOB] = digest_of(state.files[BLOB])
-        known["dense"] = study.model_fingerprint()
-    if isinstance(step, VerifyStep):
-        files = {kind: digest_of(file) for kind, file in sorted(state.files.items())}
-        known = data | ruled | files
-    if isinstance(step, PackStep) and step.values != "keep":
-        known = data  # what is lost is measured on the search part
-    return known
-
-
-def _read_by_pruning(
-    step: PruneStep, number: int, state: State, context: Context
-) -> dict[str, Any]:
-    recipe, study = context.recipe, context.study
-    elements = sum(weight.elements for weight in study.collection.weights)
-    known: dict[str, Any] = {
-        "rows": list(state.rows),
-        "target": recipe.target,
-        "elements": elements,
-    }
-    target = step.target or recipe.target
-    unit = parse_target(target).unit if target else recipe.unit
-    if unit in {"blob_bytes", "cycles"}:
-        known["hardware"] = _hardware(recipe, number)
-    if step.searches(recipe):
-        where = {"workers", "backend", "scheduler"}
-        known["search"] = recipe.search.model_dump(mode="json", exclude=where)
-        known |= {"dense": study.model_fingerprint(), "max_drop": recipe.max_drop}
-    return known
-
-
-def _hardware(recipe: Recipe, number: int) -> list[Any]:
-    """What there is to know of the hardware; of a memory what its file says now, not its path."""
-    chosen = hardware_recipe(recipe, number)
-    sections = [section.model_dump(mode="json") for section in (chosen.encode, chosen.estimate)]
-    return [*sections, find_memory(chosen.estimate.memory).describe()]
-
-
-def hardware_recipe(recipe: Recipe, number: int) -> Recipe:
-    """The recipe with the encoding and the hardware that a step of that number has in mind.
-
-    They are those of the nearest encode and estimate steps: of itself, else before it for the encoding and after
-    it for the hardware, else on the other side; the recipe's own sections where there is none.
-    """
-    before, after = recipe.steps[: number + 1], recipe.steps[number:]
-    encodes = [s for s in (*before[::-1], *after) if isinstance(s, EncodeStep)]
-    estimates = [s for s in (*after, *before[::-1]) if isinstance(s, EstimateStep)]
-    return recipe.model_copy(
-        update={
-            "encode": encodes[0] if encodes else recipe.encode,
-            "estimate": estimates[0] if estimates else recipe.estimate,
-        }
-    )
 
 
 @singledispatch

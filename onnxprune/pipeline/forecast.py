@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.evaluate import run_dataset
-from onnxprune.pipeline.actions import Context, State, fingerprint
+from onnxprune.pipeline.inputs import fingerprint
 from onnxprune.pipeline.records import StepFolder
 from onnxprune.pipeline.run import step_name
+from onnxprune.pipeline.state import Context, State
 from onnxprune.pipeline.steps import (
     CHANGES,
     MAX_SAMPLES,

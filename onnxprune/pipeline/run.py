@@ -14,8 +14,10 @@ from onnxprune.files import output_error, replacing, write_text
 from onnxprune.held_out import HeldOut
 from onnxprune.html import render
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
-from onnxprune.pipeline.actions import Context, State, do_step, fingerprint, pack_options
+from onnxprune.pipeline.actions import do_step, pack_options
+from onnxprune.pipeline.inputs import fingerprint
 from onnxprune.pipeline.records import BLOB, MODEL, PACKED, StepFolder, model_files, remove
+from onnxprune.pipeline.state import Context, State
 from onnxprune.pipeline.steps import (
     CHANGES,
     EncodeStep,

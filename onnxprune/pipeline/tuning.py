@@ -30,8 +30,10 @@ import numpy as np
 from onnxprune.errors import RunError, TrainingError
 from onnxprune.files import output_error, write_text
 from onnxprune.paired import paired_drop
-from onnxprune.pipeline.actions import Context, State, do_step, fingerprint
+from onnxprune.pipeline.actions import do_step
+from onnxprune.pipeline.inputs import fingerprint
 from onnxprune.pipeline.records import StepFolder, remove
+from onnxprune.pipeline.state import Context, State
 from onnxprune.pipeline.steps import CHANGES
 from onnxprune.report import SearchReport, SplitSizes, TrialReport
 from onnxprune.runtime import Session
