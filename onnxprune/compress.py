@@ -292,7 +292,7 @@ def _check_apart(files: Sequence[Path], folder: Path) -> None:
         RunError: when the model, or its data, lie in the run folder.
     """
     inside = [file for file in files if file.resolve().is_relative_to(folder.resolve())]
-    if inside:
+    if inside and not folder.is_file():
         msg = (
             f"'{inside[0]}' lies in the run folder '{folder}', where the pruned model would be written over it; name "
             "another folder"
