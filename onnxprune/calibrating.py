@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from onnxprune.data import MAX_CALIBRATION
 from onnxprune.errors import DataError, OnnxPruneError
 from onnxprune.evaluate import prepare
 from onnxprune.model_io import model_bytes
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from onnxprune.data import Dataset, Feeds
     from passes.layers import Layer
     from passes.moments import Moments
-
-MAX_SAMPLES = 1024
-"""More calibration samples than these cost memory and time and no longer change the result."""
 
 POSITIONS = 8192
 """Drawn for each layer where levels or error curves are computed."""
@@ -78,10 +74,8 @@ class Calibration:
 def calibration(
     model: ir.Model, samples: Dataset, *, threads: int | None = None, seed: int = 0
 ) -> Calibration:
-    """Up to :data:`MAX_SAMPLES` of the samples, drawn by seed, as feeds of the model."""
-    if len(samples) > MAX_SAMPLES:
-        picked = np.random.default_rng(seed).choice(len(samples), MAX_SAMPLES, replace=False)
-        samples = samples.take(np.sort(picked))
+    """Up to :data:`~onnxprune.data.MAX_CALIBRATION` of the samples, drawn by seed, as feeds of the model."""
+    samples = samples.limited(MAX_CALIBRATION, seed)
     session = Session(model_bytes(model), threads=threads)
     return Calibration(model, prepare(session, samples, BATCH).feeds, threads, seed)
 

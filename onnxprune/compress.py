@@ -113,7 +113,7 @@ def _compress(path: Path, job: _Job) -> Report:
         )
         weights = hardware.with_blob(weights, folder.blob)
     with clock.step("estimate"):
-        weights = hardware.with_fetch(weights, folder.blob, target.space)
+        weights = hardware.with_costs(weights, hardware.fetch_costs(folder.blob, target.space))
     with clock.step("pack"):
         packed = write_packed(folder.model, folder.packed, clock.progress)
     with clock.step("verify"):

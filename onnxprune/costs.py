@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune import hardware
-from onnxprune.inventory import weight_reports
 from onnxprune.model_io import load_model, save_model
 from onnxprune.packing import run_pass
 from passes.assign import AssignConstantsPass
@@ -85,5 +84,5 @@ class Costs:
             hardware.write_weights(weights, path, self.hardware.storage)
             if self.target.unit == "blob_bytes":
                 return path.stat().st_size
-            fetched = hardware.with_fetch(weight_reports(weights), path, self.hardware.space)
-            return sum(weight.fetch_cycles or 0 for weight in fetched)
+            fetched = hardware.fetch_costs(path, self.hardware.space)
+            return sum(own.cycles for _, own in fetched.values())

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 LABELS = "labels"
 
+MAX_CALIBRATION = 1024
+"""More calibration samples than these cost memory and time and no longer change the result."""
+
 Feeds = dict[str, "NDArray[Any]"]
 
 
@@ -64,6 +67,15 @@ class Dataset:
         inputs = {name: array[indices] for name, array in self.inputs.items()}
         labels = None if self.labels is None else self.labels[indices]
         return Dataset(inputs, labels, self.stacked)
+
+    def drawn(self, most: int, seed: int) -> NDArray[np.intp]:
+        """Indices of up to ``most`` samples drawn by seed, rising; all where there are no more."""
+        drawn = np.random.default_rng(seed).choice(len(self), min(most, len(self)), replace=False)
+        return np.sort(drawn)
+
+    def limited(self, most: int, seed: int) -> Dataset:
+        """The samples :meth:`drawn`; the same data set where there are no more."""
+        return self if len(self) <= most else self.take(self.drawn(most, seed))
 
     def fingerprint(self) -> str:
         """SHA-256 over names, dtypes, shapes and values, as hexadecimal digits."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import OutputError
+
+BLOCK = 2**20
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +59,36 @@ def write_text(path: Path, content: str) -> None:
         OutputError: as :func:`replacing`.
     """
     write_bytes(path, content.encode())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line and see it to the disk.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def whole_lines(content: bytes) -> bytes:
+    """What was appended by :func:`append_line`, without a last line that a kill tore."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def sha256_of(*files: Path) -> str:
+    """SHA-256 over the bytes of files, one after the other, hexadecimal."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def check_parent(path: Path) -> None:

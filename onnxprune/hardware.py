@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
     from hwmodel.blob_index import BlobTensor
     from hwmodel.encoding import Encoding
-    from hwmodel.estimate import Hardware
+    from hwmodel.estimate import Hardware, TensorCycles
     from hwmodel.memory import Memory
     from onnxprune.design_space import DesignSpace
     from onnxprune.progress import Progress
     from passes.weights import Weight
+
+    FetchCosts = Mapping[str, tuple[TensorCycles, TensorCycles]]
 
 
 def encoded_bytes(weight: Weight, array: NDArray[Any], storage: Storage) -> int:
@@ -127,25 +129,26 @@ def with_blob(weights: Sequence[WeightReport], path: Path) -> tuple[WeightReport
     )
 
 
-def with_fetch(
-    weights: Sequence[WeightReport], path: Path, space: DesignSpace
-) -> tuple[WeightReport, ...]:
-    """The weights with what fetching them costs, as a blob stores them and dense.
+def fetch_costs(path: Path, space: DesignSpace) -> FetchCosts:
+    """What fetching each weight of a blob costs: as a plain array, and as it is stored; by name.
 
     Args:
-        weights: all that the blob holds.
         path: of the blob.
         space: of one point.
     """
     explored = explore(blob_tensors(path, []), space)
-    fetched = {one.name: one.fetch for one in explored.points[0].weights}
+    return {one.name: (explored.dense[one.name], one.fetch) for one in explored.points[0].weights}
+
+
+def with_costs(weights: Sequence[WeightReport], costs: FetchCosts) -> tuple[WeightReport, ...]:
+    """The weights with what fetching them costs."""
     return tuple(
         replace(
             weight,
-            dense_fetch_cycles=explored.dense[weight.name].cycles,
-            fetch_cycles=fetched[weight.name].cycles,
-            dense_fetch=explored.dense[weight.name],
-            fetch=fetched[weight.name],
+            dense_fetch_cycles=costs[weight.name][0].cycles,
+            fetch_cycles=costs[weight.name][1].cycles,
+            dense_fetch=costs[weight.name][0],
+            fetch=costs[weight.name][1],
         )
         for weight in weights
     )

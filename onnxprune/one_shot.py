@@ -6,10 +6,8 @@ import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
 from onnxprune.allocate import Allocator
-from onnxprune.data import load_data, random_data
+from onnxprune.data import MAX_CALIBRATION, load_data, random_data
 from onnxprune.errors import DataError, OnnxPruneError, RecipeError
 from onnxprune.evaluate import prepare
 from onnxprune.model_io import model_bytes
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxprune.costs import Costs
-    from onnxprune.data import Dataset, DataSource, Feeds
+    from onnxprune.data import DataSource, Feeds
     from onnxprune.rules import Ruled
     from passes.patterns import Pattern
     from passes.sequential import Reconstruction
@@ -50,9 +48,6 @@ NEEDS_TORCH = (
 
 RANDOM = "random"
 RANDOM_SAMPLES = 64
-
-MAX_SAMPLES = 1024
-"""More calibration samples than these cost memory and time and no longer change the result."""
 
 BATCH = 64
 
@@ -312,7 +307,8 @@ class _Job:
             )
             samples = random_data(session.inputs, RANDOM_SAMPLES, self.options.seed)
         else:
-            samples = _limited(load_data(data, session.inputs), self.options.seed)
+            given = load_data(data, session.inputs)
+            samples = given.limited(MAX_CALIBRATION, self.options.seed)
         return list(prepare(session, samples, BATCH).feeds)
 
     def _runner(self, model: bytes, feeds: Iterable[Feeds]) -> Iterator[Feeds]:
@@ -373,13 +369,6 @@ def _by_reason(reasons: Mapping[str, str]) -> list[str]:
         was = "were" if len(names) > 1 else "was"
         sentences.append(f"{listed} {was} pruned by magnitude: {reason}")
     return sentences
-
-
-def _limited(samples: Dataset, seed: int) -> Dataset:
-    if len(samples) <= MAX_SAMPLES:
-        return samples
-    picked = np.random.default_rng(seed).choice(len(samples), MAX_SAMPLES, replace=False)
-    return samples.take(np.sort(picked))
 
 
 def _as_data_error(error: ValueError) -> OnnxPruneError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from onnxprune.rules import checked_pattern
 
@@ -18,6 +18,7 @@ class Section(BaseModel):
 
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+PatternName = Annotated[str, AfterValidator(checked_pattern)]
 Varied = bool | int | float | str
 
 
@@ -49,7 +50,9 @@ class SearchSection(Section):
     are made at the same time, by processes of this machine or by a ``backend`` whose cluster answers at
     ``scheduler``. ``vary`` lists the values of hyper-parameters that the controller decides too:
     ``prune.method``, ``prune.damping`` or ``prune.pattern``; ``prune: {damping: {search: [0.001, 0.1,
-    log]}}`` says the same.
+    log]}}`` says the same. Fields of steps are named as ``steps.0.penalty.strength``; where some are searched, a
+    trial is made with a share of its passes first (``fidelity``, null: not), and goes on only while it is among
+    the best one in ``reduction`` of those that came as far.
     """
 
     controller: Literal["auto", "bayes", "evolution", "random", "rl"] = "auto"
@@ -77,15 +80,10 @@ class PruneSection(Section):
 
     method: Literal["obs", "admm", "exact", "sparsegpt", "wanda", "magnitude"] = "obs"
     damping: Annotated[float, Field(ge=0, le=10)] = 0.01
-    pattern: str = "unstructured"
+    pattern: PatternName = "unstructured"
     reconstruct: Literal["layers", "blocks"] = "layers"
     nodes_to_exclude: tuple[str, ...] = ()
     op_types_to_prune: tuple[str, ...] | None = None
-
-    @field_validator("pattern")
-    @classmethod
-    def _known(cls, text: str) -> str:
-        return checked_pattern(text)
 
 
 def _encodings_schema(schema: dict[str, Any]) -> None:
@@ -141,7 +139,17 @@ class PhaseSection(Section):
     recover: Annotated[int, Field(ge=0, le=100_000)] = 20
 
 
-class PenaltySection(Section):
+class PenaltyForm(Section):
+    """What pulls weights to zero, and in which form."""
+
+    name: Literal["l_half", "l1", "l2", "group_l_half", "group_l1", "none"] = "l_half"
+    form: Literal["smoothed", "proximal"] = "smoothed"
+    smoothing: Annotated[float, Field(gt=0)] = 1e-3
+    ramp: Share | Literal[0] = 0
+    by_weight: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+
+class PenaltySection(PenaltyForm):
     """What pulls weights to zero, and how hard.
 
     ``strength`` is for sparsifying, ``prune_strength`` for pruning and ``recover_strength`` for
@@ -150,14 +158,9 @@ class PenaltySection(Section):
     gradient to the loss's, ``proximal`` applies the penalty's exact map after each step.
     """
 
-    name: Literal["l_half", "l1", "l2", "group_l_half", "group_l1", "none"] = "l_half"
-    form: Literal["smoothed", "proximal"] = "smoothed"
-    smoothing: Annotated[float, Field(gt=0)] = 1e-3
     strength: Annotated[float, Field(ge=0)] = 3e-5
     prune_strength: Annotated[float, Field(ge=0)] | Literal["auto"] = 1e-5
     recover_strength: Annotated[float, Field(ge=0)] = 0.0
-    ramp: Share | Literal[0] = 0
-    by_weight: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
 class OptimizerSection(Section):
@@ -183,7 +186,27 @@ class LossSection(Section):
     temperature: Annotated[float, Field(gt=0)] = 2.0
 
 
-class FinetuneSection(Section):
+class TrainingFields(Section):
+    """What all training has: how weights move, towards what, on which data."""
+
+    optimizer: OptimizerSection = OptimizerSection()
+    loss: LossSection = LossSection()
+    augment: str | None = None
+    batch_norm: Literal["fixed", "train"] = "fixed"
+    dropout: bool = False
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+
+
+class CutFields(Section):
+    """What pruning in training has: which weights are cut, in which pattern, and when."""
+
+    saliency: Literal["magnitude", "lamp", "fisher"] = "fisher"
+    pattern: PatternName = "unstructured"
+    schedule: Literal["cubic", "log_linear"] = "log_linear"
+    prune_every: Annotated[int, Field(ge=1)] = 47
+
+
+class FinetuneSection(TrainingFields, CutFields):
     """How ``finetune`` trains; the target is the recipe's own, as a compression rate.
 
     ``saliency`` says what a weight is worth: ``magnitude``, ``lamp`` (Lee et al. 2021) or
@@ -197,25 +220,10 @@ class FinetuneSection(Section):
     phases: PhaseSection = PhaseSection()
     cycles: Annotated[int, Field(ge=1, le=1000)] = 1
     penalty: PenaltySection = PenaltySection()
-    optimizer: OptimizerSection = OptimizerSection()
-    loss: LossSection = LossSection()
-    saliency: Literal["magnitude", "lamp", "fisher"] = "fisher"
-    pattern: str = "unstructured"
-    schedule: Literal["cubic", "log_linear"] = "log_linear"
-    prune_every: Annotated[int, Field(ge=1)] = 47
     keep_zeros: bool = True
-    augment: str | None = None
-    batch_norm: Literal["fixed", "train"] = "fixed"
-    dropout: bool = False
     validation: Share = 0.1
     held_out: Share = 0.1
     patience: Annotated[int, Field(ge=1)] | None = None
-    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
-
-    @field_validator("pattern")
-    @classmethod
-    def _known(cls, text: str) -> str:
-        return checked_pattern(text)
 
     @model_validator(mode="after")
     def _leaves_some(self) -> FinetuneSection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 from onnxprune.data import load_data
 from onnxprune.errors import DataError
 from onnxprune.evaluate import Evaluator, split
+from onnxprune.files import sha256_of
 from onnxprune.memories import find_memory
 from onnxprune.model_io import data_files, load_model
 from onnxprune.report import ModelReport, describe_model
@@ -20,7 +20,6 @@ from onnxprune.runtime import Session
 from passes.weights import collect_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import onnx_ir as ir
@@ -68,7 +67,7 @@ class Study:
 
     def model_fingerprint(self) -> str:
         """SHA-256 of the model's file and its data files."""
-        return _fingerprint([self.path, *data_files(self.model)])
+        return sha256_of(self.path, *data_files(self.model))
 
     @property
     def collection(self) -> Collection:
@@ -92,16 +91,6 @@ class Study:
             "data": self.data_fingerprint,
             **{f"recipe.{name}": json.dumps(value) for name, value in settings.items()},
         }
-
-
-def _fingerprint(files: Sequence[Path]) -> str:
-    """SHA-256 over the bytes of files, one after the other."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def open_study(

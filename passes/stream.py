@@ -282,9 +282,10 @@ def _serialized_node(
         name = _name(node, value)
         if name is not None and name in wanted:
             proto.output[place] = name
+    external = dict(_external_in(node))
     for attribute in proto.attribute:
         for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            _replace(body, constants, dict(_external_in(node)))
+            _replace(body, constants, external)
     stacked = [name for name in inner_names(node) if name in wanted]
     if stacked:
         expose(proto, stacked)

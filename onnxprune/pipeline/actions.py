@@ -19,7 +19,6 @@ from onnxprune import hardware
 from onnxprune.data import LABELS
 from onnxprune.deliverables import Written, too_old_to_pack, verify_written
 from onnxprune.errors import RunError
-from onnxprune.inventory import weight_reports
 from onnxprune.model_io import load_model, save_model
 from onnxprune.one_shot import OneShot
 from onnxprune.packing import Check, PackOptions, pack_model, run_pass
@@ -101,9 +100,7 @@ def act(step: Step, number: int, state: State, folder: Path, context: Context) -
 @act.register(CalibrateStep)
 def _(step: CalibrateStep, number: int, state: State, folder: Path, context: Context) -> Made:
     del number, state, folder
-    count = len(context.study.calibration)
-    rng = np.random.default_rng(context.recipe.seed)
-    rows = np.sort(rng.choice(count, min(step.samples, count), replace=False))
+    rows = context.study.calibration.drawn(step.samples, context.recipe.seed)
     return Made(facts=Facts(rows=tuple(rows.tolist())))
 
 
@@ -170,7 +167,7 @@ def _(step: EncodeStep, number: int, state: State, folder: Path, context: Contex
 def _(step: PackStep, number: int, state: State, folder: Path, context: Context) -> Made:
     del number
     study = context.study
-    if reason := too_old_to_pack(load_model(state.model)):
+    if reason := too_old_to_pack(study.model):
         return Made(facts=Facts(warnings=(reason,)))
     check = Check(_arrays(study.search), threads=study.threads, progress=context.progress)
     report = pack_model(state.model, folder / NAMES[PACKED], pack_options(step), check)
@@ -181,12 +178,10 @@ def _(step: PackStep, number: int, state: State, folder: Path, context: Context)
 def _(step: EstimateStep, number: int, state: State, folder: Path, context: Context) -> Made:
     del step, folder
     target = target_hardware(hardware_recipe(context.recipe, number))
-    reports = weight_reports(context.weights(state.model))
-    fetched = hardware.with_fetch(reports, state.files[BLOB], target.space)
     one = target.space.only
     return Made(
         facts=Facts(
-            fetch={w.name: (w.dense_fetch, w.fetch) for w in fetched if w.dense_fetch and w.fetch},
+            fetch=hardware.fetch_costs(state.files[BLOB], target.space),
             dense_cycles=hardware.dense_fetch_cycles(context.study.collection.weights, one),
             memory=hardware.describe(one.memory),
             hardware=hardware.behind_memory(target.space),

@@ -1,6 +1,6 @@
 """What a run would do, and about how long each step would take, from a few probes of this machine.
 
-Probed are one batch of the dense model in onnxruntime, one matrix product, and, where a step trains, three
+Probed are one batch of the dense model in onnxruntime, one matrix product, and, where a step trains, a few
 batches forward and backward in torch. The work of a step is then counted from the recipe and the shapes of the
 weights. Training gets faster when whole channels empty, and a search stops trials early, so those are
 upper ends.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.data import MAX_CALIBRATION
 from onnxprune.evaluate import run_dataset
 from onnxprune.pipeline.inputs import fingerprint
 from onnxprune.pipeline.records import StepFolder
@@ -22,7 +23,6 @@ from onnxprune.pipeline.run import step_name
 from onnxprune.pipeline.state import Context, State
 from onnxprune.pipeline.steps import (
     CHANGES,
-    MAX_SAMPLES,
     CalibrateStep,
     EncodeStep,
     EstimateStep,
@@ -133,7 +133,7 @@ def forecast(study: Study, folder: RunFolder, recipe: Recipe) -> tuple[ExpectedS
     context, state = Context(study, recipe, silent), State(study.path)
     expected, known = [], True
     if recipe.searched:
-        makes = [_seconds(s, MAX_SAMPLES, probe) for s in steps if isinstance(s, CHANGES)]
+        makes = [_seconds(s, MAX_CALIBRATION, probe) for s in steps if isinstance(s, CHANGES)]
         how = recipe.search
         does = f"{how.trials} trials of {how.controller} over {len(recipe.searched)} fields"
         expected.append(ExpectedStep("tune", does, round(how.trials * sum(makes), 4), done=False))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import onnxprune
 from onnxprune.design_space import AUTO_CYCLES
 from onnxprune.memories import find_memory
-from onnxprune.pipeline.records import BLOB, OPTIMIZER, digest_of, fingerprint_of, model_files
+from onnxprune.pipeline.records import BLOB, MODEL, OPTIMIZER, fingerprint_of
 from onnxprune.pipeline.steps import (
     CalibrateStep,
     EncodeStep,
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 def fingerprint(step: Step, number: int, state: State, context: Context) -> str:
     """Of all that a step is made from."""
     options = step.model_dump(mode="json")
-    options.pop("checkpoint_every", None)
+    for trained in (options, options.get("gradual") or {}):
+        trained.pop("checkpoint_every", None)
     known = {
         "version": onnxprune.__version__,
         "options": options,
         "seed": context.recipe.seed,
-        "model": [digest_of(file) for file in model_files(state.model)],
+        "model": state.digests.get(MODEL, context.dense),
     }
     return fingerprint_of(known | inputs_of(step, number, state, context))
 
@@ -49,13 +50,12 @@ def inputs_of(step: Step, number: int, state: State, context: Context) -> dict[s
     if isinstance(step, CalibrateStep):
         return data
     if trains(step):
-        before = state.files.get(OPTIMIZER)
         return data | ruled | {
-            "dense": study.model_fingerprint(),
+            "dense": context.dense,
             "number": number,
             "target": recipe.target,
             "pruned": state.pruned,
-            "optimizer": before and digest_of(before),
+            "optimizer": state.digests.get(OPTIMIZER),
         }  # fmt: skip
     if isinstance(step, PruneStep):
         return data | ruled | _read_by_pruning(step, number, state, context)
@@ -66,11 +66,9 @@ def inputs_of(step: Step, number: int, state: State, context: Context) -> dict[s
         lanes = hardware_recipe(recipe, number).estimate.decoder_lanes
         known = {"hardware": lanes if by_bytes else _hardware(recipe, number), **ruled}
     if isinstance(step, EstimateStep):
-        known[BLOB] = digest_of(state.files[BLOB])
-        known["dense"] = study.model_fingerprint()
+        known |= {BLOB: state.digests[BLOB], "dense": context.dense}
     if isinstance(step, VerifyStep):
-        files = {kind: digest_of(file) for kind, file in sorted(state.files.items())}
-        known = data | ruled | files
+        known = data | ruled | {"files": {kind: state.digests[kind] for kind in state.files}}
     if isinstance(step, PackStep) and step.values != "keep":
         known = data  # what is lost is measured on the search part
     return known
@@ -93,7 +91,7 @@ def _read_by_pruning(
     if step.searches(recipe):
         where = {"workers", "backend", "scheduler"}
         known["search"] = recipe.search.model_dump(mode="json", exclude=where)
-        known |= {"dense": study.model_fingerprint(), "max_drop": recipe.max_drop}
+        known |= {"dense": context.dense, "max_drop": recipe.max_drop}
     return known
 
 

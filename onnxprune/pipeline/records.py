@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations when a record is read back
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hwmodel.estimate import TensorCycles  # noqa: TC001 - as above
 from onnxprune.errors import RunError
-from onnxprune.files import output_error, write_text
+from onnxprune.files import output_error, sha256_of, write_text
 from onnxprune.model_io import data_files, load_model
 from onnxprune.report import Verification  # noqa: TC001 - as above
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BEGUN, DONE = "begun.json", "step.json"
-BLOCK = 2**20
-
 
 MODEL, BLOB, PACKED, OPTIMIZER = "model", "blob", "packed", "optimizer"
 NAMES: Mapping[str, str] = {
@@ -39,6 +37,10 @@ NAMES: Mapping[str, str] = {
     OPTIMIZER: "optimizer.pt",
 }
 """What a file of a step can be, and its name then."""
+
+
+Digests = Mapping[str, str]
+"""SHA-256 by name of file."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,14 @@ class Record:
 
     Attributes:
         fingerprint: of everything that it was made from.
-        files: SHA-256 by name of file in the step's folder.
-        outputs: which kinds of :data:`NAMES` are among them.
+        outputs: what it wrote: by kind of :data:`NAMES` the SHA-256 of its file, and of the files of a
+            model's external data, by name.
         facts: what must be known of it.
         seconds: that it took.
     """
 
     fingerprint: str
-    files: Mapping[str, str]
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, Digests]
     facts: Facts = field(default_factory=Facts)
     seconds: float = 0.0
 
@@ -106,20 +107,6 @@ def fingerprint_of(inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def digest_of(file: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def model_files(path: Path) -> tuple[Path, ...]:
-    """A model's file and those of its external data."""
-    return (path, *data_files(load_model(path)))
-
-
 @dataclass(frozen=True)
 class StepFolder:
     """The folder of one step."""
@@ -140,16 +127,15 @@ class StepFolder:
         except ValidationError as error:
             msg = f"'{file}' is damaged; delete its folder and resume again"
             raise RunError(msg) from error
-        made = [NAMES.get(kind) for kind in record.outputs]
-        names = dict(record.files)
+        names = {name: digest for one in record.outputs.values() for name, digest in one.items()}
         plain = all("/" not in name and "\\" not in name for name in names)
-        if not plain or None in made or not {*made} <= {*names}:
+        if not plain or any(NAMES.get(kind) not in one for kind, one in record.outputs.items()):
             msg = f"'{file}' names files that no step writes; delete its folder and resume again"
             raise RunError(msg)
         if record.fingerprint != fingerprint:
             return None
         known = all((self.path / name).is_file() for name in names)
-        if known and all(digest_of(self.path / name) == names[name] for name in names):
+        if known and all(sha256_of(self.path / name) == names[name] for name in names):
             return record
         return None
 
@@ -187,11 +173,14 @@ class StepFolder:
             facts: what must be known of it.
             seconds: that it took.
         """
-        written = [self.path / NAMES[kind] for kind in outputs]
-        for kind in {MODEL, PACKED} & {*outputs}:
-            written += model_files(self.path / NAMES[kind])[1:]
-        files = {file.name: digest_of(file) for file in written}
-        record = Record(fingerprint, files, tuple(outputs), facts, round(seconds, 3))
+        written = {kind: _with_data(self.path / NAMES[kind]) for kind in outputs}
+        digests = {k: {file.name: sha256_of(file) for file in v} for k, v in written.items()}
+        record = Record(fingerprint, digests, facts, round(seconds, 3))
         text = RECORD.dump_json(record, indent=2, exclude_defaults=True).decode()
         write_text(self.path / DONE, text + "\n")
         return record
+
+
+def _with_data(path: Path) -> tuple[Path, ...]:
+    """A file, and those of its external data where it is a model."""
+    return (path, *(data_files(load_model(path)) if path.suffix == ".onnx" else ()))

@@ -16,7 +16,7 @@ from onnxprune.html import render
 from onnxprune.inventory import skipped_reports, totals_of, weight_reports
 from onnxprune.pipeline.actions import do_step, pack_options
 from onnxprune.pipeline.inputs import fingerprint
-from onnxprune.pipeline.records import BLOB, MODEL, PACKED, StepFolder, model_files, remove
+from onnxprune.pipeline.records import BLOB, MODEL, PACKED, StepFolder, remove
 from onnxprune.pipeline.state import Context, State
 from onnxprune.pipeline.steps import (
     CHANGES,
@@ -35,10 +35,9 @@ from onnxprune.search.run import check_installed
 from onnxprune.target_hardware import target_hardware
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from hwmodel.estimate import TensorCycles
     from onnxprune.pipeline.records import Record
     from onnxprune.pipeline.steps import Step
     from onnxprune.progress import Progress
@@ -174,7 +173,7 @@ def run_steps(
         state = state.after(step, place.path, record)
         done.append(Done(number, step, record, when))
     _forget_others(folder, done)
-    _deliver(state, study, folder, again=again)
+    _deliver(state, folder, again=again)
     report = _report(state, done, context, folder)
     if tuned is not None:
         report = replace(report, search=tuned.report, warnings=(*report.warnings, *tuned.warnings))
@@ -206,18 +205,15 @@ def _forget_others(folder: RunFolder, done: Sequence[Done]) -> None:
     remove(folder.trials)
 
 
-def _deliver(state: State, study: Study, folder: RunFolder, *, again: bool) -> None:
+def _deliver(state: State, folder: RunFolder, *, again: bool) -> None:
     """Put the last model, packed model and blob where users look for them; what an earlier run left there goes."""
-    wanted: dict[Path, Path] = {}
-    if state.model != study.path:
-        model, *data = model_files(state.model)
-        wanted = {folder.path / file.name: file for file in data} | {folder.model: model}
-    for target, kind in ((folder.packed, PACKED), (folder.blob, BLOB)):
-        if kind in state.files:
-            source, *data = (
-                model_files(state.files[kind]) if kind == PACKED else [state.files[kind]]
-            )
-            wanted |= {folder.path / file.name: file for file in data} | {target: source}
+    made = dict(state.files) | ({MODEL: state.model} if MODEL in state.digests else {})
+    wanted = {
+        folder.path / name: made[kind].parent / name
+        for kind in (MODEL, PACKED, BLOB)
+        if kind in made
+        for name in state.digests[kind]
+    }
     for stale in (folder.model, folder.packed, folder.blob) if again else ():
         if stale not in wanted:
             stale.unlink(missing_ok=True)
@@ -236,18 +232,19 @@ def _report(state: State, done: Sequence[Done], context: Context, folder: RunFol
     if BLOB in state.files:
         weights = hardware.with_blob(weights, state.files[BLOB])
     if facts.fetch is not None:
-        weights = _with_fetch(weights, facts.fetch)
+        weights = hardware.with_costs(weights, facts.fetch)
     packed = state.files.get(PACKED)
-    totals = _totals(weights, context, folder, facts.dense_cycles)
+    totals = _totals(weights, context, state, folder)
     served = packed if packed is not None and state.lossy else state.model
     methods = {f"{d.name}: {k}": v for d in done for k, v in d.record.facts.methods.items()}
     if facts.encoding is not None:
         methods["encoding"] = facts.encoding
-    asked = target_report(_with_target(recipe), totals)
+    aimed = _with_target(recipe)
+    asked = target_report(aimed, totals)
     warnings = [w for one in done for w in one.record.facts.warnings]
-    if asked is None and _with_target(recipe).target is not None:
+    if asked is None and aimed.target is not None:
         warnings.append(
-            f"whether target {_with_target(recipe).target} is met was not measured; add a pack, encode or estimate step "
+            f"whether target {aimed.target} is met was not measured; add a pack, encode or estimate step "
             "after the last step that changes the model"
         )
     return Report(
@@ -278,35 +275,14 @@ def _with_target(recipe: Recipe) -> Recipe:
     return recipe if recipe.target or not own else recipe.model_copy(update={"target": own[-1]})
 
 
-def _with_fetch(
-    weights: Sequence[WeightReport], fetched: Mapping[str, tuple[TensorCycles, TensorCycles]]
-) -> tuple[WeightReport, ...]:
-    made = []
-    for weight in weights:
-        if weight.name in fetched:
-            dense, own = fetched[weight.name]
-            weight = replace(  # noqa: PLW2901 - the same weight, known better
-                weight,
-                dense_fetch_cycles=dense.cycles,
-                fetch_cycles=own.cycles,
-                dense_fetch=dense,
-                fetch=own,
-            )
-        made.append(weight)
-    return tuple(made)
-
-
 def _totals(
-    weights: Sequence[WeightReport],
-    context: Context,
-    folder: RunFolder,
-    dense_cycles: int | None,
+    weights: Sequence[WeightReport], context: Context, state: State, folder: RunFolder
 ) -> Totals:
     """Sums; rates are of the dense original's weights, also where shrinking removed some."""
     sizes = {
-        "model_bytes": _size(folder.model),
-        "packed_bytes": _size(folder.packed),
-        "blob_bytes": _size(folder.blob),
+        f"{kind}_bytes": sum((folder.path / name).stat().st_size for name in state.digests[kind])
+        for kind in (MODEL, PACKED, BLOB)
+        if kind in state.digests
     }
     totals = totals_of(weights, **sizes)
     elements = sum(weight.elements for weight in context.study.collection.weights)
@@ -315,14 +291,6 @@ def _totals(
         elements=elements,
         sparsity=1 - totals.nonzeros / elements if elements else 0.0,
         compression_rate=elements / max(1, totals.nonzeros),
-        dense_fetch_cycles=dense_cycles,
+        dense_fetch_cycles=state.facts.dense_cycles,
         dense_bytes=sum(w.elements * w.dtype.itemsize for w in context.study.collection.weights),
     )
-
-
-def _size(path: Path) -> int | None:
-    if not path.is_file():
-        return None
-    if path.suffix != ".onnx":
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in model_files(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from onnxprune.model_io import load_model
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from onnxprune.pipeline.records import Record
+    from onnxprune.pipeline.records import Digests, Record
     from onnxprune.progress import Progress
     from onnxprune.recipe import Recipe
     from onnxprune.study import Study
@@ -38,6 +39,11 @@ class Context:
     recipe: Recipe
     progress: Progress
 
+    @cached_property
+    def dense(self) -> str:
+        """Fingerprint of the dense model."""
+        return self.study.model_fingerprint()
+
     @property
     def names(self) -> tuple[str, ...]:
         """The weights that the recipe selects."""
@@ -58,6 +64,7 @@ class State:
         rows: of the calibration part that steps calibrate on.
         files: the latest blob, packed model and memory of the optimizer, as far as they still belong
             to the model.
+        digests: of the model and of these files, by kind; none of the dense original.
         facts: what was said of these files: encoding, fetches, comparisons.
         pruned: whether zeros of the model are there to stay.
         lossy: whether the packed model holds other values than the model.
@@ -66,6 +73,7 @@ class State:
     model: Path
     rows: tuple[int, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    digests: Mapping[str, Digests] = field(default_factory=dict)
     pruned: bool = False
     lossy: bool = False
     facts: Facts = field(default_factory=Facts)
@@ -73,20 +81,21 @@ class State:
     def after(self, step: Step, folder: Path, record: Record) -> State:
         """The state that a step leaves, from its record."""
         made = {kind: folder / NAMES[kind] for kind in record.outputs}
-        files = {} if MODEL in made else dict(self.files)  # they were of the model before
-        files |= {kind: path for kind, path in made.items() if kind != MODEL}
+        model = made.pop(MODEL, None)
+        before = self if model is None else State(model)  # files and facts were of the model before
         return State(
-            model=made.get(MODEL, self.model),
+            model=before.model,
             rows=self.rows if record.facts.rows is None else record.facts.rows,
-            files=files,
+            files={**before.files, **made},
+            digests={**before.digests, **record.outputs},
             pruned=self.pruned or isinstance(step, PruneStep),
             lossy=step.values != "keep" if isinstance(step, PackStep) else self.lossy,
-            facts=self._facts_after(made, record.facts),
+            facts=before._facts_with(made, record.facts),  # noqa: SLF001 - another of our own
         )
 
-    def _facts_after(self, made: Mapping[str, Path], new: Facts) -> Facts:
+    def _facts_with(self, made: Mapping[str, Path], new: Facts) -> Facts:
         """What is still true of the files, and what a step adds."""
-        facts = Facts() if MODEL in made else self.facts
+        facts = self.facts
         if BLOB in made:
             facts = Facts(encoding=new.encoding, packing=facts.packing)
         if PACKED in made:

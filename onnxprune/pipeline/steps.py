@@ -4,54 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from onnxprune.data import MAX_CALIBRATION
 from onnxprune.recipe_sections import (
+    CutFields,
     EncodeSection,
     EstimateSection,
     FinetuneSection,
-    LossSection,
-    OptimizerSection,
+    PatternName,
+    PenaltyForm,
     PenaltySection,
     PhaseSection,
     Section,
-    Share,
+    TrainingFields,
 )
-from onnxprune.rules import checked_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxprune.recipe import Recipe
 
-MAX_SAMPLES = 1024
-"""More calibration samples than these cost memory and time and no longer change the result."""
-
 Passes = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class StepPenalty(Section):
+class StepPenalty(PenaltyForm):
     """What pulls weights to zero in one step of training, and how hard; see :class:`PenaltySection`."""
 
-    name: Literal["l_half", "l1", "l2", "group_l_half", "group_l1", "none"] = "l_half"
-    form: Literal["smoothed", "proximal"] = "smoothed"
-    smoothing: Annotated[float, Field(gt=0)] = 1e-3
     strength: Annotated[float, Field(ge=0)] = 3e-5
-    ramp: Share | Literal[0] = 0
-    by_weight: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
 
 
-class Training(Section):
+class Training(TrainingFields):
     """What every step that trains has: the dense model is always the teacher (``loss.distill``)."""
 
     passes: Passes
     penalty: StepPenalty
-    optimizer: OptimizerSection = OptimizerSection()
-    loss: LossSection = LossSection()
-    augment: str | None = None
-    batch_norm: Literal["fixed", "train"] = "fixed"
-    dropout: bool = False
-    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
 
     def settings(self, phase: Literal["sparsify", "prune", "recover"]) -> FinetuneSection:
         """The same as ``finetune`` takes it, with this step as its only phase."""
@@ -64,9 +51,7 @@ class Training(Section):
         penalty = self.penalty.model_dump()
         strength = penalty.pop("strength")
         chosen = dict.fromkeys(strengths.values(), 0.0) | {strengths[phase]: strength}
-        shared = self.model_dump(
-            include={"optimizer", "loss", "augment", "batch_norm", "dropout", "checkpoint_every"}
-        )
+        shared = self.model_dump(include={*TrainingFields.model_fields})
         return FinetuneSection.model_validate(
             shared
             | {"phases": PhaseSection(**phases), "penalty": PenaltySection(**penalty, **chosen)}
@@ -77,11 +62,10 @@ class CalibrateStep(Section):
     """Draw the samples that later steps calibrate on: so many of the calibration part, by the recipe's seed."""
 
     step: Literal["calibrate"]
-    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 512
+    samples: Annotated[int, Field(ge=1, le=MAX_CALIBRATION)] = 512
 
-    def does(self, recipe: Recipe) -> str:
+    def does(self, _recipe: Recipe) -> str:
         """In a few words."""
-        del recipe
         return f"draw up to {self.samples} samples"
 
 
@@ -92,41 +76,21 @@ class SparsifyStep(Training):
     passes: Passes = 6
     penalty: StepPenalty = StepPenalty()
 
-    def does(self, recipe: Recipe) -> str:
+    def does(self, _recipe: Recipe) -> str:
         """In a few words."""
-        del recipe
         return f"{self.passes} passes under {self.penalty.name} {self.penalty.strength:g}"
 
 
-class GradualSection(Training):
+class GradualSection(Training, CutFields):
     """Prune while training: masks are drawn anew every ``prune_every`` steps on the ``schedule``."""
 
     passes: Passes = 25
     penalty: StepPenalty = StepPenalty(strength=1e-5)
-    saliency: Literal["magnitude", "lamp", "fisher"] = "fisher"
-    pattern: str = "unstructured"
-    schedule: Literal["cubic", "log_linear"] = "log_linear"
-    prune_every: Annotated[int, Field(ge=1)] = 47
-
-    @field_validator("pattern")
-    @classmethod
-    def _known(cls, text: str) -> str:
-        return checked_pattern(text)
 
     def settings(self, phase: Literal["sparsify", "prune", "recover"] = "prune") -> FinetuneSection:
         """As :meth:`Training.settings`, with what says how to cut."""
-        return (
-            super()
-            .settings(phase)
-            .model_copy(
-                update={
-                    "saliency": self.saliency,
-                    "pattern": self.pattern,
-                    "schedule": self.schedule,
-                    "prune_every": self.prune_every,
-                }
-            )
-        )
+        cut = {name: getattr(self, name) for name in CutFields.model_fields}
+        return super().settings(phase).model_copy(update=cut)
 
 
 class PruneStep(Section):
@@ -144,14 +108,9 @@ class PruneStep(Section):
     method: Literal["obs", "admm", "exact", "sparsegpt", "wanda", "magnitude"] = "obs"
     allocation: Literal["uniform", "global", "erk", "lamp", "owl", "loss"] | None = None
     damping: Annotated[float, Field(ge=0, le=10)] = 0.01
-    pattern: str = "unstructured"
+    pattern: PatternName = "unstructured"
     reconstruct: Literal["layers", "blocks"] = "layers"
     gradual: GradualSection | None = None
-
-    @field_validator("pattern")
-    @classmethod
-    def _known(cls, text: str) -> str:
-        return checked_pattern(text)
 
     @model_validator(mode="after")
     def _fits_together(self) -> PruneStep:
@@ -202,9 +161,8 @@ class RecoverStep(Training):
     penalty: StepPenalty = StepPenalty(name="none", strength=0)
     patience: Annotated[int, Field(ge=1)] | None = None
 
-    def does(self, recipe: Recipe) -> str:
+    def does(self, _recipe: Recipe) -> str:
         """In a few words."""
-        del recipe
         return f"{self.passes} passes, learning rate {self.optimizer.learning_rate:g} to 0"
 
     def settings(
@@ -220,9 +178,8 @@ class ShrinkStep(Section):
     step: Literal["shrink"]
     multiple: Annotated[int, Field(ge=1, le=1024)] = 4
 
-    def does(self, recipe: Recipe) -> str:
+    def does(self, _recipe: Recipe) -> str:
         """In a few words."""
-        del recipe
         return "remove what is dead"
 
 
@@ -231,9 +188,8 @@ class EncodeStep(EncodeSection):
 
     step: Literal["encode"]
 
-    def does(self, recipe: Recipe) -> str:
+    def does(self, _recipe: Recipe) -> str:
         """In a few words."""
-        del recipe
         return f"write the blob, encoding {self.encoding}"
 
 
@@ -245,9 +201,8 @@ class PackStep(Section):
     positions: str = "auto"
     runtime: Literal["onnxruntime", "openvino", "reference"] = "onnxruntime"
 
-    def does(self, recipe: Recipe) -> str:
+    def does(self, _recipe: Recipe) -> str:
         """In a few words."""
-        del recipe
         return f"write the packed ONNX file, values {self.values}"
 
 
@@ -256,9 +211,8 @@ class EstimateStep(EstimateSection):
 
     step: Literal["estimate"]
 
-    def does(self, recipe: Recipe) -> str:
+    def does(self, _recipe: Recipe) -> str:
         """In a few words."""
-        del recipe
         return f"count fetch cycles from {self.memory}"
 
 
@@ -267,9 +221,8 @@ class VerifyStep(Section):
 
     step: Literal["verify"]
 
-    def does(self, recipe: Recipe) -> str:
+    def does(self, _recipe: Recipe) -> str:
         """In a few words."""
-        del recipe
         return "compare bit for bit"
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
@@ -28,20 +27,19 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from onnxprune.errors import RunError, TrainingError
-from onnxprune.files import output_error, write_text
+from onnxprune.files import append_line, whole_lines, write_text
 from onnxprune.paired import paired_drop
 from onnxprune.pipeline.actions import do_step
 from onnxprune.pipeline.inputs import fingerprint
 from onnxprune.pipeline.records import StepFolder, remove
 from onnxprune.pipeline.state import Context, State
-from onnxprune.pipeline.steps import CHANGES
+from onnxprune.pipeline.steps import CHANGES, PruneStep, training_of
 from onnxprune.report import SearchReport, SplitSizes, TrialReport
 from onnxprune.runtime import Session
 from onnxprune.search.find import BEST_SHOWN, open_journal
 from onnxprune.search.problem import Problem, Trial
 from onnxprune.search.run import (
     check_candidate,
-    check_installed,
     controller_name,
     make_controller,
 )
@@ -59,7 +57,6 @@ if TYPE_CHECKING:
 COST = 1.0
 """Of every candidate: they all prune to the same size."""
 
-PASSES = "passes"
 WORST = 1.0
 """The drop of a trial that could not be trained: all of an accuracy."""
 
@@ -96,7 +93,6 @@ def tune(context: Context, folder: RunFolder, *, resume: bool) -> Tuned:
         OnnxPruneError: whatever a step finds wrong.
     """
     recipe, how = context.recipe, context.recipe.search
-    check_installed(how.controller)
     problem = problem_of(recipe)
     made = recipe.model_copy(update={"steps": recipe.steps[: making(recipe)]})
     journal = open_journal(context.study, made, folder.journal, resume=resume)
@@ -170,10 +166,10 @@ def with_passes(recipe: Recipe, share: float) -> Recipe:
     """The recipe with a share of the passes of each step that trains, at least one."""
     values: dict[str, Any] = {}
     for number, step in enumerate(recipe.steps):
-        written = step.model_dump()
-        for name, section in ((f"steps.{number}", written), (f"steps.{number}.gradual", written.get("gradual") or {})):  # fmt: skip
-            if PASSES in section:
-                values[f"{name}.{PASSES}"] = max(1, round(section[PASSES] * share))
+        training = training_of(step)
+        if training is not None:
+            within = "gradual.passes" if isinstance(step, PruneStep) else "passes"
+            values[f"steps.{number}.{within}"] = max(1, round(training.passes * share))
     return recipe.with_values(values)
 
 
@@ -239,8 +235,6 @@ class Ladder:
             [(1.0, full)] if share is None else [(share, with_passes(full, share)), (1.0, full)]
         )
         self._used.append(set())
-        drop = upper = math.nan
-        rung = None
         for passes, recipe in recipes:
             state = State(self._context.study.path)
             for number, step in enumerate(recipe.steps[: self._end]):
@@ -256,12 +250,12 @@ class Ladder:
                 if not self._log.deserves(levels, rung, self._context.recipe.search.reduction):
                     told = drop + self._log.later(rung, trials)
                     return Trial(levels, COST, told, max(told, upper), complete=False)
-        assert rung is not None
-        return Trial(levels, COST, drop, upper, complete=False)
+        msg = "no step of the recipe changes the model, so there is nothing to try"
+        raise RunError(msg)
 
     def tidy(self, trials: Sequence[Trial]) -> None:
         """Delete steps of old trials that are not the best one's."""
-        self._used = self._used[-KEPT_TRIALS:] if len(self._used) > KEPT_TRIALS else self._used
+        self._used = self._used[-KEPT_TRIALS:]
         best = self._problem.best(trials)
         wanted = set().union(*self._used)
         if best is not None:
@@ -315,7 +309,7 @@ class _Log:
         if not self.path.is_file():
             return
         content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]  # a kill may have torn the last line
+        whole = whole_lines(content)
         try:
             for line in whole.splitlines():
                 levels, rung, drop, upper = json.loads(line)
@@ -332,13 +326,7 @@ class _Log:
 
     def add(self, levels: Levels, rung: Rung, drop: float, upper: float) -> None:
         """Write one down."""
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([list(levels), rung.name, drop, upper]) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise output_error(self.path, error) from error
+        append_line(self.path, json.dumps([list(levels), rung.name, drop, upper]))
         self._known[levels, rung.name] = drop, upper
 
     def count(self, rung: Rung) -> int:

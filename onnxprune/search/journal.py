@@ -8,12 +8,11 @@ one line of JSON, flushed to the disk before the next begins; so is each finishi
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from onnxprune.errors import RunError
-from onnxprune.files import output_error
+from onnxprune.files import append_line, whole_lines
 from onnxprune.search.problem import Trial
 
 if TYPE_CHECKING:
@@ -87,17 +86,11 @@ class Journal:
         self.finishes.append(finish)
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise output_error(self.path, error) from error
+        append_line(self.path, json.dumps(record))
 
     def _restore(self, header: Mapping[str, Any]) -> None:
         content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
+        whole = whole_lines(content)
         found, trials, finishes = _parse(whole, self.path)
         begun = found is not None
         found = dict(header) if found is None else found
@@ -127,7 +120,7 @@ def read_trials(path: Path) -> list[Trial]:
     except OSError as error:
         msg = f"cannot read '{path}': {error.strerror}"
         raise RunError(msg) from error
-    return _parse(content[: content.rfind(b"\n") + 1], path)[1]
+    return _parse(whole_lines(content), path)[1]
 
 
 def _parse(lines: bytes, path: Path) -> tuple[dict[str, Any] | None, list[Trial], list[Finish]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,10 @@ HOSTILE: list[dict[str, Any]] = [
     {"outputs": {"model": "/elsewhere/model.onnx"}},
     {"outputs": ["model", "../weights.swb"]},
     {"outputs": ["blob"]},
+    {"outputs": {"model": {"../../model.onnx": "0"}}},
+    {"outputs": {"model": {"model.onnx": "0", "../../model.onnx": "0"}}},
+    {"outputs": {"secret": {"model.onnx": "0"}}},
+    {"outputs": {"blob": {"model.onnx": "0"}}},
     {"outputs": None},
     {"facts": {"rows": "abc"}},
     {"facts": {"methods": 3}},
@@ -420,18 +424,12 @@ def test_the_memory_of_the_optimizer_matters(mlp: Path, mlp_data: Path, tmp_path
     ],
 )
 def test_killed_anywhere_and_resumed_it_delivers_the_same_bytes(
-    mlp: Path, mlp_data: Path, tmp_path: Path, until: str
+    mlp: Path, mlp_data: Path, tmp_path: Path, until: str, start: Callable[..., subprocess.Popen]
 ) -> None:
     settings = recipe(TRAINED, target="4x")
     api.compress(mlp, mlp_data, tmp_path / "whole", settings)
-    (tmp_path / "recipe.yaml").write_text(settings.to_yaml())
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "onnxprune", "compress", mlp, "--data", mlp_data, "-o", run]
-    process = subprocess.Popen(
-        [*command, "--recipe", tmp_path / "recipe.yaml"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(settings, run)
     deadline = time.monotonic() + 120
     while not (run / "steps" / until).exists() and process.poll() is None:
         assert time.monotonic() < deadline

@@ -6,8 +6,8 @@ import importlib.util
 import json
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -292,18 +292,12 @@ def test_a_dry_run_tells_what_tuning_would_take(mlp: Path, mlp_data: Path, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("trials", [1, 3])
 def test_killed_while_tuning_and_resumed_it_finds_the_same(
-    mlp: Path, mlp_data: Path, tmp_path: Path, trials: int
+    mlp: Path, mlp_data: Path, tmp_path: Path, trials: int, start: Callable[..., subprocess.Popen]
 ) -> None:
     settings = recipe()
     api.compress(mlp, mlp_data, tmp_path / "whole", settings)
-    (tmp_path / "recipe.yaml").write_text(settings.to_yaml())
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "onnxprune", "compress", mlp, "--data", mlp_data, "-o", run]
-    process = subprocess.Popen(
-        [*command, "--recipe", tmp_path / "recipe.yaml"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(settings, run)
     journal, deadline = run / "journal.jsonl", time.monotonic() + 120
     while not journal.exists() or len(journal.read_text().splitlines()) <= trials:
         assert time.monotonic() < deadline
