@@ -52,6 +52,7 @@ ENCODING_NUMBERS = {
     "elias_fano": 11,
     "rice": 12,
     "entropy": 13,
+    "segments": 14,
 }
 assert ENCODING_NUMBERS.keys() == set(encoding_names())
 

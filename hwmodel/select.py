@@ -19,6 +19,7 @@ from hwmodel.encodings.nm import NM
 from hwmodel.encodings.relative_index import RelativeIndex
 from hwmodel.encodings.rice import Rice
 from hwmodel.encodings.run_length import RunLength
+from hwmodel.encodings.segments import Segments
 from hwmodel.encodings.two_level import TwoLevel
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ CANDIDATES: tuple[Encoding, ...] = (
     Block(height=4, width=1),
     Block(height=4, width=4),
     Ellpack(),
+    Segments(),
     CSR(),
     CSC(),
     RunLength(),

@@ -11,13 +11,14 @@ from onnxprune.data import MAX_CALIBRATION, load_data, random_data
 from onnxprune.errors import DataError, OnnxPruneError, RecipeError
 from onnxprune.evaluate import prepare
 from onnxprune.model_io import model_bytes
+from onnxprune.pattern_text import read_pattern
 from onnxprune.progress import Progress, silent
 from onnxprune.reach import reach
 from onnxprune.rules import share_left
 from onnxprune.runtime import Session
 from passes.courses import Courses
 from passes.methods import METHODS, SECOND_ORDER, Method
-from passes.patterns import NM, parse_pattern
+from passes.patterns import NM
 from passes.reconstruction import DAMPING
 from passes.saliency import magnitude
 from passes.sequential import Options
@@ -70,7 +71,7 @@ class OneShot:
         method: of :data:`passes.methods.METHODS`.
         allocation: how a total sparsity is shared; None takes ``loss`` for second-order methods and
             ``uniform`` for the others.
-        pattern: as :func:`passes.patterns.parse_pattern` reads it.
+        pattern: as :func:`~onnxprune.pattern_text.read_pattern` reads it.
         damping: of the Hessian, the least, as a share of its mean diagonal; more is taken where the data
             are few for the width of a layer (:func:`passes.reconstruction.shrinkage`).
         sequential, bias_correction, batch_norm: see :class:`passes.sequential.Options`.
@@ -126,7 +127,7 @@ class OneShot:
             msg = f"damping must lie between 0 and 10 (0.01 is usual), found {self.damping}"
             raise RecipeError(msg)
         try:
-            return parse_pattern(self.pattern)
+            return read_pattern(self.pattern)
         except ValueError as error:
             raise RecipeError(str(error)) from error
 

@@ -102,7 +102,7 @@ def prune(
         allocation=allocation or chosen.allocation,
         pattern=pattern or chosen.pattern,
     )
-    chosen.checked_pattern()
+    chosen = replace(chosen, pattern=chosen.checked_pattern().name)
     settings = settings.with_pattern(chosen.pattern)
     if sum(ask is not None for ask in (sparsity, target, plan)) > 1:
         msg = "give one of a sparsity (--sparsity), a target (--target) and a plan (--plan)"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from onnxprune.errors import RecipeError
+from onnxprune.pattern_text import read_pattern
 from onnxprune.selection import select
 from passes.masks import keep_count
 from passes.patterns import NM, Pattern, Unstructured, parse_pattern
@@ -31,13 +32,12 @@ NEAR = 0.4
 
 
 def checked_pattern(text: str) -> str:
-    """The name of a pattern, as it came.
+    """The name of a pattern, a memory's bursts as their bytes.
 
     Raises:
-        ValueError: when :func:`passes.patterns.parse_pattern` cannot read it.
+        ValueError: when :func:`~onnxprune.pattern_text.read_pattern` cannot read it.
     """
-    parse_pattern(text)
-    return text
+    return read_pattern(text).name
 
 
 class Rule(BaseModel):
@@ -134,7 +134,7 @@ def apply_rules(collection: Collection, recipe: Recipe) -> Ruled:
         kept.append(weight)
         shape = _last(recipe.rules, weight, "pattern")
         text = section.pattern if shape is None else shape[1]
-        patterns[weight.name] = parse_pattern(text).fitted(weight.taps)
+        patterns[weight.name] = parse_pattern(text).fitted(weight.taps, weight.in_memory)
         fixed = _last(recipe.rules, weight, "sparsity")
         if fixed is not None:
             keep[weight.name] = _fixed(weight, patterns[weight.name], *fixed)

@@ -77,7 +77,7 @@ def error_curve(
         cost_of: what a pruned array costs; the number of weights kept when None.
     """
     weight = layer.weight
-    keeps = _keeps(weight, pattern.fitted(layer.taps))
+    keeps = _keeps(weight, pattern.fitted(layer.taps, weight.in_memory))
     made = list(
         prune_levels(layer, moments, pattern, keeps, method=method, damping=damping, steps=STEPS)
     )

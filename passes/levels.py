@@ -87,7 +87,7 @@ def prune_levels(
     dense = layer.matrices()
     centred = moments.centred()
     problem = quadratic(centred if layer.bias is not None else moments, dense, damping)
-    fitted = pattern.fitted(layer.taps)
+    fitted = pattern.fitted(layer.taps, layer.weight.in_memory)
     pruner = Pruner(method, dense, problem, moments.gram, fitted, steps, layer.grid)
     scale = max(float(((dense @ centred.gram) * dense).sum()), np.finfo(np.float64).tiny)
     for keep in keeps:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from passes.patterns import NM
+from passes.patterns import NM, Unstructured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,8 @@ class Removals:
 
     Each set of rows that a pattern decides about together is emptied step by step; the steps of all
     are then merged by their losses, and each set goes as far as the budget says. Only the support is
-    told: least squares on it gives the values that the removals lead to, free of their rounding.
+    told: least squares on it gives the values that the removals lead to, free of their rounding. A
+    pattern that only counts weights takes those that rows lost last, by what losing them cost.
     Meant for small reductions.
 
     Args:
@@ -47,6 +48,9 @@ class Removals:
 
     def __init__(self, problem: Quadratic, pattern: Pattern) -> None:
         groups, rows, _ = problem.optimum.shape
+        self._pattern = pattern
+        if pattern.counts:
+            pattern = Unstructured()
         height = pattern.rows_together(rows)
         self._shape = problem.optimum.shape
         self._traces = []
@@ -67,6 +71,8 @@ class Removals:
 
     def mask(self, keep: int) -> NDArray[np.bool_]:
         """The support ``(groups, rows, columns)`` of at most ``keep`` weights over all groups."""
+        if self._pattern.counts:
+            return self._pattern.mask(self._losses(), keep)
         mask = np.ones(self._shape, np.bool_)
         for trace in self._traces:
             for cell in trace.removed[: trace.forced]:
@@ -80,6 +86,14 @@ class Removals:
             left -= chosen.size
             mask[trace.group, trace.rows, trace.removed[step]] = False
         return mask
+
+    def _losses(self) -> NDArray[np.float64]:
+        """What each row lost when a weight was the cheapest that was left; never less than before it."""
+        losses = np.empty(self._shape)
+        for trace in self._traces:
+            rising = np.maximum.accumulate(trace.losses)
+            losses[trace.group, trace.rows.start, np.concatenate(trace.removed)] = rising
+        return losses
 
 
 def _trace(

@@ -266,7 +266,7 @@ def _solve(
     free: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], Moments, str]:
     """Weights, their mask, the moments that they answer to, and how they were found."""
-    pattern = options.pattern_of(layer.name).fitted(layer.taps)
+    pattern = options.pattern_of(layer.name).fitted(layer.taps, layer.weight.in_memory)
     method = taken(options.method, values.shape[2])
     second = method in SECOND_ORDER
     rounds = options.rectify_rounds if layer.rectified and second and samples is not None else 1

@@ -45,6 +45,8 @@ class Sweep:
     def weights(self, keep: int) -> NDArray[np.float64]:
         """Prune each block of columns to the same share, errors passed on to the right.
 
+        A pattern that decides about a weight as a whole settles its mask before the first block.
+
         Args:
             keep: weights to keep over all groups, at most.
 
@@ -53,6 +55,7 @@ class Sweep:
         """
         groups, _, columns = self._optimum.shape
         result = np.zeros(self._optimum.shape)
+        chosen = self._pattern.mask(self._scores(), keep) if self._pattern.whole else None
         for group, factor in enumerate(self._factors):
             budget = keep * (group + 1) // groups - keep * group // groups
             weights = np.ascontiguousarray(self._optimum[group].T[self._order], np.float32)
@@ -60,15 +63,24 @@ class Sweep:
             for start, stop, inside in _blocks(self._cells, self._block):
                 part = factor[start:stop, start:stop]
                 piece = weights[start:stop]
-                scores = (piece / np.diagonal(part)[:, None]).T ** 2
-                due = round(budget * stop / columns) - spent
-                mask = self._pattern.choose(scores[None], due, inside)[0]
-                free = self._pattern.most(1, columns) == columns
-                spent += int(np.count_nonzero(mask)) if free else due
+                if chosen is not None:
+                    mask = chosen[group][:, start:stop]
+                else:
+                    scores = (piece / np.diagonal(part)[:, None]).T ** 2
+                    due = round(budget * stop / columns) - spent
+                    mask = self._pattern.choose(scores[None], due, inside)[0]
+                    free = self._pattern.most(1, columns) == columns
+                    spent += int(np.count_nonzero(mask)) if free else due
                 errors = _sweep(piece, part, np.ascontiguousarray(mask.T))
                 weights[stop:] -= factor[start:stop, stop:].T @ errors
             result[group][:, self._order] = weights.T
         return result
+
+    def _scores(self) -> NDArray[np.float64]:
+        """Of all weights before any column is swept; for patterns whose cells are in the columns' order."""
+        diagonals = np.stack([np.diagonal(factor) for factor in self._factors])
+        scores: NDArray[np.float64] = (self._optimum / diagonals[:, None]) ** 2
+        return scores
 
 
 def _inverse_factor(hessian: NDArray[np.float64]) -> NDArray[np.float32]:

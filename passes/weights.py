@@ -14,6 +14,7 @@ from passes import store
 from passes.axes import NotPlain
 from passes.operators import NotPrunable, weight_input
 from passes.operators.roles import conv, conv_transpose
+from passes.patterns import Stored
 from passes.prepare import View
 from passes.quantization import quantization_of
 from passes.store import MAX_FILL_BYTES
@@ -147,6 +148,11 @@ class Weight:
     def taps(self) -> int:
         """How many columns belong to one input channel: the places of :attr:`kernel`."""
         return math.prod(self.kernel)
+
+    @property
+    def in_memory(self) -> Stored:
+        """How it lies in memory, for patterns of what is fetched."""
+        return Stored(self.layout, 8 * self.dtype.itemsize)
 
     @property
     def zero_point(self) -> NDArray[Any]:

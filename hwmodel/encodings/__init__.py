@@ -16,6 +16,7 @@ from hwmodel.encodings.nm import NM
 from hwmodel.encodings.relative_index import RelativeIndex
 from hwmodel.encodings.rice import Rice
 from hwmodel.encodings.run_length import RunLength
+from hwmodel.encodings.segments import Segments
 from hwmodel.encodings.two_level import TwoLevel
 from hwmodel.errors import BlobError
 
@@ -33,6 +34,7 @@ ENCODINGS: dict[str, type[Encoding]] = {
         NM,
         Block,
         Ellpack,
+        Segments,
         CSR,
         CSC,
         RunLength,

@@ -91,7 +91,7 @@ PatternText = Annotated[
     str | None,
     typer.Option(
         "--pattern",
-        help="unstructured, N:M (2:4), RxC (4x1), channel or balanced:LxB.  \\[default: unstructured]",
+        help="unstructured, N:M (2:4), RxC (4x1), channel, balanced:LxB, segments:LxB or burst:MEMORY.  \\[default: unstructured]",
         show_default=False,
     ),
 ]

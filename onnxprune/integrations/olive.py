@@ -75,7 +75,7 @@ class OnnxPrune(Pass):  # type: ignore[misc]  # Olive ships no types
             "pattern": PassConfigParam(
                 type_=str,
                 default_value="unstructured",
-                description="The shape of masks: unstructured, N:M such as 2:4, RxC such as 4x1, channel, balanced:LxB.",
+                description="The shape of masks: unstructured, N:M such as 2:4, RxC such as 4x1, channel, balanced:LxB, segments:LxB, burst:MEMORY.",
             ),
             "data_config": PassConfigParam(
                 type_=DataConfig | dict,

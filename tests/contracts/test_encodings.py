@@ -18,6 +18,7 @@ from hwmodel.encodings.elias_fano import EliasFano
 from hwmodel.encodings.nm import NM
 from hwmodel.encodings.rice import Rice
 from hwmodel.encodings.run_length import RunLength
+from hwmodel.encodings.segments import Segments
 from hwmodel.encodings.two_level import TwoLevel
 from hwmodel.errors import BlobError
 from hwmodel.select import CANDIDATES, best_encoding
@@ -35,6 +36,7 @@ ENCODINGS = [
     EliasFano(0),
     Rice(0, chunk=33),
     Rice(31),
+    Segments(5, chunk=33),
 ]
 all_encodings = pytest.mark.parametrize("encoding", ENCODINGS, ids=repr)
 

@@ -7,6 +7,7 @@ import tracemalloc
 import zlib
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,36 +24,51 @@ from hwmodel.select import best_encoding, share_tables
 from hwmodel.tensor import DTYPES, TensorSpec
 from hwmodel.varint import Cursor, put_signed, put_unsigned
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "every_encoding.swb"
+LATER = {"segments": GOLDEN.with_name("segments.swb")}
+"""Encodings that came after the blob of them all, each with a blob of its own."""
+FIRST = [name for name in encoding_names() if name not in LATER]
 
 
-def entries() -> list[BlobEntry]:
+def entries(names: Sequence[str] = FIRST) -> list[BlobEntry]:
     """Two tensors for each encoding, drawn from fixed integers so that their bytes never change."""
     result = []
     dtypes = [DTYPES[name] for name in sorted(DTYPES)]
-    for number, name in enumerate([*encoding_names(), *encoding_names()]):
+    for number, name in enumerate([*names, *names]):
         dtype = dtypes[number % len(dtypes)]
         values = np.arange(60) * 7 % 8 * (np.arange(60) % (number % 7 + 2) == 0)
         array = values.reshape(5, 3, 4).astype(dtype)
         spec = TensorSpec(f"layer{number}.weight", array.shape, array.dtype.name, 0)
-        config = {"chunk": 25, "align": 4, "values": "codebook"} if number >= 13 else {}
+        config = {"chunk": 25, "align": 4, "values": "codebook"} if number >= len(names) else {}
         result.append(BlobEntry(spec, array, get_encoding(name, config)))
     return result
 
 
-def written() -> bytes:
+def written(names: Sequence[str] = FIRST) -> bytes:
     file = io.BytesIO()
-    write_blob(file, entries())
+    write_blob(file, entries(names))
     return file.getvalue()
 
 
-def test_the_format_does_not_change_by_accident() -> None:
-    assert written() == GOLDEN.read_bytes()
+GOLDENS = pytest.mark.parametrize(
+    ("names", "path"),
+    [(FIRST, GOLDEN), *(([name], path) for name, path in LATER.items())],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
 
 
-def test_old_blobs_are_still_read() -> None:
-    with open_blob(GOLDEN) as blob:
-        for entry in entries():
+@GOLDENS
+def test_the_format_does_not_change_by_accident(names: list[str], path: Path) -> None:
+    assert written(names) == path.read_bytes()
+
+
+@GOLDENS
+def test_old_blobs_are_still_read(names: list[str], path: Path) -> None:
+    with open_blob(path) as blob:
+        for entry in entries(names):
             assert blob.read(entry.spec.name).tobytes() == entry.array.tobytes()
 
 
@@ -126,7 +142,7 @@ def set_first(**changes: object) -> object:
         ({"dtype": 0}, "no dtype of number 0"),
         ({"zero_point": 777}, "zero point 777"),
         ({"zero_point": -(2**62)}, "zero point -46"),
-        ({"encoding": 14}, "no encoding of number 14"),
+        ({"encoding": 15}, "no encoding of number 15"),
         ({"align": 17}, "alignment 2"),
         ({"chunk": 2**50}, "needs chunk from 0"),
         ({"lengths": (0, 0, 2**50), "crcs": (0, 0, 0)}, "outside the data"),
@@ -338,7 +354,8 @@ spec = importlib.util.spec_from_file_location("blobs", {__file__!r})
 blobs = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(blobs)
 assert blobs.written() == blobs.GOLDEN.read_bytes()
-blobs.test_old_blobs_are_still_read()
+blobs.test_old_blobs_are_still_read(blobs.FIRST, blobs.GOLDEN)
+blobs.test_the_format_does_not_change_by_accident(["segments"], blobs.LATER["segments"])
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 

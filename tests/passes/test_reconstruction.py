@@ -9,11 +9,19 @@ from hypothesis import strategies as st
 
 from passes.methods import METHODS, SECOND_ORDER, Pruner, taken
 from passes.moments import Moments, moments
-from passes.patterns import NM, Block, Channel, Pattern, Unstructured
+from passes.patterns import NM, Balanced, Block, Burst, Channel, Pattern, Segments, Unstructured
 from passes.reconstruction import Quadratic, least_squares, quadratic, shrinkage
 from passes.saliency import ranked_by_row, wanda
 
-PATTERNS = (Unstructured(), NM(n=2, m=4), Block(rows=2, columns=2), Channel(taps=2, columns=2))
+PATTERNS = (
+    Unstructured(),
+    NM(n=2, m=4),
+    Block(rows=2, columns=2),
+    Channel(taps=2, columns=2),
+    Balanced(lanes=2, chunk=4),
+    Segments(lanes=3, chunk=4),  # 12 of 32: tiles cross rows and groups
+    Burst(burst=16, chunk=12),
+)
 NAMED = tuple(method for method in METHODS if method != "obs")
 
 

@@ -109,6 +109,22 @@ static int read_ellpack(const swb_target *to, bit_reader *r) {
     return 0;
 }
 
+static int read_segments(const swb_target *to, bit_reader *r) {
+    uint64_t width = (uint64_t)to->t->own[0], runs = ceil_div(to->count, width), slots;
+    bit_reader places;
+    if (to->t->header.size)
+        return -1;
+    slots = take(r, width_of(width + 1));
+    if (r->overrun || slots > width || split(r, &places, runs * slots, width_of(width)))
+        return -1;
+    for (uint64_t run = 0; run < runs; run++) {
+        uint64_t first = run * width, size = to->count - first < width ? to->count - first : width;
+        if (read_slots(to, &places, r, width_of(width), slots, first, size))
+            return -1;
+    }
+    return 0;
+}
+
 /* Running sums at the head of a chunk: checks them, leaves a reader behind the first one. */
 static int read_running(const swb_target *to, bit_reader *r, uint64_t rows, uint64_t most,
                         bit_reader *ends, uint64_t *total, unsigned *width) {
@@ -372,9 +388,10 @@ static int read_entropy(const swb_target *to, bit_reader *r) {
 }
 
 int swb_read_chunk(const swb_target *to, bit_reader *r) {
-    static int (*const READ[14])(const swb_target *, bit_reader *) = {
+    static int (*const READ[15])(const swb_target *, bit_reader *) = {
         NULL, read_dense, read_bitmask, read_two_level, read_nm, read_block, read_ellpack, read_csr,
         read_csr, read_run_length, read_relative_index, read_elias_fano, read_rice, read_entropy,
+        read_segments,
     };
     return READ[to->t->encoding](to, r);
 }

@@ -22,10 +22,10 @@ static uint32_t crc32(const uint8_t *p, uint64_t size, uint32_t crc) {
 /* ---- what a record must keep ------------------------------------------------------------------ */
 
 static int check_own(const swb_tensor *t) {
-    static const struct { int32_t low, high; } LIMITS[14][3] = {
+    static const struct { int32_t low, high; } LIMITS[15][3] = {
         [NM] = {{0, 256}, {2, 256}}, [BLOCK] = {{1, 256}, {1, 256}}, [TWO_LEVEL] = {{0, 256}},
         [RUN_LENGTH] = {{0, 16}}, [RELATIVE_INDEX] = {{1, 16}}, [ELIAS_FANO] = {{-1, 32}},
-        [RICE] = {{-1, 31}},
+        [RICE] = {{-1, 31}}, [SEGMENTS] = {{2, 65536}},
     };
     for (int i = 0; i < 3; i++)
         if (t->own[i] < LIMITS[t->encoding][i].low || t->own[i] > LIMITS[t->encoding][i].high)
@@ -148,8 +148,8 @@ typedef struct {
     uint64_t stored, limit; /* where the last segment before ends; bytes that may yet be declared */
     uint64_t named;         /* length of the name before */
     swb_tensor before;      /* encoding 0 at the start */
-    swb_segment headers[14];
-    uint8_t has_header[14];
+    swb_segment headers[15];
+    uint8_t has_header[15];
 } walk;
 
 static walk start(const swb_file *file) {
@@ -179,8 +179,9 @@ static int place_segment(walk *w, swb_segment *segment) {
 
 /* Alignment, zero point, the encoding's own fields and chunk; those of the record before if same. */
 static void read_settings(walk *w, swb_tensor *t, int same) {
-    static const uint8_t OWN[14] = {[TWO_LEVEL] = 1, [NM] = 2, [BLOCK] = 2, [RUN_LENGTH] = 1,
-                                    [RELATIVE_INDEX] = 1, [ELIAS_FANO] = 1, [RICE] = 1};
+    static const uint8_t OWN[15] = {[TWO_LEVEL] = 1, [NM] = 2, [BLOCK] = 2, [RUN_LENGTH] = 1,
+                                    [RELATIVE_INDEX] = 1, [ELIAS_FANO] = 1, [RICE] = 1,
+                                    [SEGMENTS] = 1};
     const swb_tensor *b = &w->before;
     const uint8_t *first;
     if (same) {
@@ -247,7 +248,7 @@ static int read_segments(walk *w, swb_tensor *t, int flags) {
 static int read_record(walk *w, swb_tensor *t) {
     const uint8_t *p = bytes_at(&w->at, 2);
     memset(t, 0, sizeof *t);
-    if (!p || p[0] >> 4 < DENSE || p[0] >> 4 > ENTROPY || (p[1] & 15) > MAX_RANK)
+    if (!p || p[0] >> 4 < DENSE || p[0] >> 4 > SEGMENTS || (p[1] & 15) > MAX_RANK)
         return SWB_DAMAGED;
     t->dtype = p[0] & 15, t->encoding = p[0] >> 4;
     t->rank = p[1] & 15, t->codebook = (p[1] & CODEBOOK) != 0;

@@ -93,7 +93,9 @@ def test_masks_are_exact_at_every_step(mlp: Path, optimizer, form: str) -> None:
     assert [count for phase, count in seen if phase == "recover"] == [32] * 4
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "1:4", "2x2", "4x1", "channel", "balanced:4x6"])
+@pytest.mark.parametrize(
+    "pattern", ["2:4", "1:4", "2x2", "4x1", "channel", "balanced:4x6", "segments:4x6", "burst:8x24"]
+)
 @pytest.mark.parametrize("by_plan", [False, True])
 def test_masks_keep_their_pattern_at_every_step(mlp: Path, pattern: str, by_plan: bool) -> None:
     rng = np.random.default_rng(0)
