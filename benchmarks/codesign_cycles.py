@@ -62,7 +62,11 @@ if TYPE_CHECKING:
     Costs = dict[str, NDArray[np.float64]]
 
 ROOT = Path(__file__).parents[1]
-MEMORIES = {"DDR4-2400": "ddr4-2400", "LPDDR4-2400": "lpddr4-2400", "octal flash": "octal-flash-200"}
+MEMORIES = {
+    "DDR4-2400": "ddr4-2400",
+    "LPDDR4-2400": "lpddr4-2400",
+    "octal flash": "octal-flash-200",
+}
 LANES = (1, 4, 16, 64)
 CHUNK = 64
 MHZ = 200
@@ -193,7 +197,9 @@ class Bench:
         self.held_out = Evaluator(Session(self.study.path, threads=1), held_out, None, 250)
         self.drops: dict[tuple[str, tuple[int, ...]], float] = {}
 
-    def drop(self, one: Ladder, pattern: str, levels: Mapping[str, int], *, held_out: bool) -> float:
+    def drop(
+        self, one: Ladder, pattern: str, levels: Mapping[str, int], *, held_out: bool
+    ) -> float:
         """What a plan loses."""
         key = (f"{pattern} {held_out}", tuple(levels.values()))
         if key not in self.drops:
@@ -217,7 +223,7 @@ class Bench:
         costs = {name: np.minimum.accumulate(cost) for name, cost in costs.items()}
         total = {name: float(cost[0]) for name, cost in costs.items()}
         low = sum(float(cost.min()) for cost in costs.values()) / sum(total.values())
-        high, best = 1.0, {name: 0 for name in costs}
+        high, best = 1.0, dict.fromkeys(costs, 0)
         known = [*also]
         for _ in range(STEPS):
             share = float(np.sqrt(low * high))
@@ -237,12 +243,17 @@ class Bench:
         """A row for each hardware."""
         plain = ladder(self.study, "unstructured", self.work / f"{self.name}.levels")
         known = measured(self.study, plain, ALL, self.work / f"{self.name}.costs.json")
-        sizes = {name: np.array([level[0] for level in levels], float) for name, levels in known.items()}
+        sizes = {
+            name: np.array([level[0] for level in levels], float) for name, levels in known.items()
+        }
         small = self.cheapest(plain, "unstructured", sizes)
         rows = []
         for number, (memory, lanes) in enumerate(ALL):
             by_bytes = sum(known[name][level][1][number] for name, level in small.items())
-            costs = {name: np.array([x[2][number] for x in levels], float) for name, levels in known.items()}
+            costs = {
+                name: np.array([x[2][number] for x in levels], float)
+                for name, levels in known.items()
+            }
             fast = self.cheapest(plain, "unstructured", costs, [small])
             row = {
                 "model": self.name,
@@ -268,7 +279,9 @@ class Bench:
         where = [(other, lanes) for other in MEMORIES.values()]
         known = measured(self.study, one, where, self.work / f"{self.name}.{lanes}.costs.json")
         number = where.index((memory, lanes))
-        costs = {name: np.array([x[2][number] for x in levels], float) for name, levels in known.items()}
+        costs = {
+            name: np.array([x[2][number] for x in levels], float) for name, levels in known.items()
+        }
         plan = self.cheapest(one, pattern, costs)
         return {
             "segments": sum(int(costs[name][level]) for name, level in plan.items()),
@@ -325,7 +338,9 @@ def shown(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     labels = {name: label for label, name in MEMORIES.items()}
     lines = []
     for row in rows:
-        line = {key: row[key] / 1000 for key in ("dense", "bytes", "cycles", "segments") if key in row}
+        line = {
+            key: row[key] / 1000 for key in ("dense", "bytes", "cycles", "segments") if key in row
+        }
         line |= {key: 100 * value for key, value in row.items() if key.endswith("_drop")}
         ratio = {"ratio": row["segments"] / row["bytes"]} if "segments" in row else {}
         lines.append(
