@@ -64,7 +64,6 @@ def trained(source: Path, out: Path, model: str, penalty: str, seed: int, work: 
     recipe = load_recipe(
         path,
         {
-            "target": None,
             "seed": seed,
             "finetune.phases.prune": 0,
             "finetune.phases.recover": 0,
@@ -73,6 +72,7 @@ def trained(source: Path, out: Path, model: str, penalty: str, seed: int, work: 
             "finetune.penalty.strength": l_half.same_pull(penalty, section.penalty.strength),
         },
     )
+    recipe = recipe.model_copy(update={"target": None})  # nothing is to be cut
     api.finetune(
         source,
         work / f"{model}.train.npz",
