@@ -16,6 +16,7 @@ from onnxprune.errors import RecipeError
 from onnxprune.pipeline.steps import (
     CHANGES,
     CalibrateStep,
+    EncodeStep,
     PruneStep,
     Step,
     as_written,
@@ -132,8 +133,8 @@ class Recipe(Section):
                 raise ValueError(msg)
             if name.startswith(OF_STEPS) and self._leaves_the_model(name):
                 msg = (
-                    f"search.vary: '{name}' is of a step that leaves the model as it is, so no trial would tell its values "
-                    "apart; give one value (encoding auto-cycles finds the fastest encoding by itself)"
+                    f"search.vary: '{name}' is of a step that neither changes the model nor stores it, so nothing would "
+                    "tell its values apart; give one value"
                 )
                 raise ValueError(msg)
             if len(set(values)) < len(values):
@@ -163,13 +164,28 @@ class Recipe(Section):
     def _leaves_the_model(self, name: str) -> bool:
         number = name.split(".")[1]
         known = number.isdecimal() and int(number) < len(self.steps)
-        return known and not isinstance(self.steps[int(number)], (CalibrateStep, *CHANGES))
+        return known and not isinstance(
+            self.steps[int(number)], (CalibrateStep, EncodeStep, *CHANGES)
+        )
 
     @property
     def searched(self) -> tuple[str, ...]:
-        """The fields of steps that are searched, in the order of the steps."""
+        """The fields of steps that trials are made to choose, in the order of the steps."""
         names = [name for name in self.search.vary if name.startswith(OF_STEPS)]
-        return tuple(sorted(names, key=lambda name: int(name.split(".")[1])))
+        stored = {number for number, s in enumerate(self.steps) if isinstance(s, EncodeStep)}
+        numbers = {name: int(name.split(".")[1]) for name in names}
+        return tuple(
+            sorted((n for n in names if numbers[n] not in stored), key=numbers.__getitem__)
+        )
+
+    def settled(self, number: int) -> dict[str, tuple[Any, ...]]:
+        """What an encode step may choose from, by its own names: no trial is needed to compare them."""
+        prefix = f"{OF_STEPS}{number}."
+        return {
+            name.removeprefix(prefix): values
+            for name, values in self.search.vary.items()
+            if name.startswith(prefix) and isinstance(self.steps[number], EncodeStep)
+        }
 
     def with_values(self, values: Mapping[str, Any]) -> Recipe:
         """The recipe with other values of fields of its pruning and of its steps, by dotted name.

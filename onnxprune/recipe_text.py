@@ -82,12 +82,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def put(fields: dict[str, Any], dotted: str, value: Any, label: str) -> None:
     """Set the field of a dotted name, ``search.trials`` or ``rules.0.sparsity``.
 
+    A key that has dots itself, the name of a weight, is taken as one where it is there.
+
     Raises:
         RecipeError: where the name leads through what is no section, or past the end of a list.
     """
-    *sections, last = dotted.split(".")
+    left = dotted.split(".")
     place: Any = fields
-    for section in sections:
+    while True:
+        section = _key(place, left)
+        left = left[section.count(".") + 1 :]
+        if not left:
+            break
         if isinstance(place, list):
             place = place[_index(place, section, dotted, label)]
         else:
@@ -96,9 +102,16 @@ def put(fields: dict[str, Any], dotted: str, value: Any, label: str) -> None:
             msg = f"{label}: {section} must be a mapping of fields, found {place!r}"
             raise RecipeError(msg)
     if isinstance(place, list):
-        place[_index(place, last, dotted, label)] = value
+        place[_index(place, section, dotted, label)] = value
     else:
-        place[last] = value
+        place[section] = value
+
+
+def _key(place: Any, parts: list[str]) -> str:
+    """The longest beginning of a dotted name that is a key, else its first part."""
+    names = (".".join(parts[:count]) for count in range(len(parts), 1, -1))
+    known = place if isinstance(place, dict) else {}
+    return next((name for name in names if name in known), parts[0])
 
 
 def complaint(error: ValidationError, model: type[BaseModel]) -> str:

@@ -44,6 +44,7 @@ from onnxprune.pipeline.steps import (
     Step,
     VerifyStep,
 )
+from onnxprune.pipeline.storing import cheapest_storage
 from onnxprune.pruning import prune
 from onnxprune.recipe import parse_target
 from onnxprune.rules import apply_rules
@@ -156,11 +157,14 @@ def _(step: ShrinkStep, number: int, state: State, folder: Path, context: Contex
 @act.register(EncodeStep)
 def _(step: EncodeStep, number: int, state: State, folder: Path, context: Context) -> Made:
     del step
-    target = target_hardware(hardware_recipe(context.recipe, number))
-    hardware.write_weights(
-        context.weights(state.model), folder / NAMES[BLOB], target.storage, context.progress
-    )
-    return Made((BLOB,), Facts(encoding=target.storage.described))
+    weights = context.weights(state.model)
+    target, chosen = cheapest_storage(context.recipe, number, weights)
+    hardware.write_weights(weights, folder / NAMES[BLOB], target.storage, context.progress)
+    methods = {
+        name: f"{value}, of {len(context.recipe.settled(number)[name])}"
+        for name, value in chosen.items()
+    }
+    return Made((BLOB,), Facts(encoding=target.storage.described, methods=methods))
 
 
 @act.register(PackStep)

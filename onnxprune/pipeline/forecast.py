@@ -8,6 +8,7 @@ upper ends.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,6 +151,7 @@ def forecast(study: Study, folder: RunFolder, recipe: Recipe) -> tuple[ExpectedS
         else:
             known = False  # what follows would be made from something that is not there yet
         seconds = 0.0 if record is not None else _seconds(step, samples, probe)
+        seconds *= math.prod(len(values) for values in recipe.settled(number).values())
         expected.append(ExpectedStep(name, step.does(recipe), round(seconds, 4), record is not None))  # fmt: skip
     return tuple(expected)
 

@@ -65,6 +65,8 @@ def inputs_of(step: Step, number: int, state: State, context: Context) -> dict[s
         # Of the hardware, fewest bytes depend on nothing but how chunks are dealt to lanes.
         lanes = hardware_recipe(recipe, number).estimate.decoder_lanes
         known = {"hardware": lanes if by_bytes else _hardware(recipe, number), **ruled}
+        if choices := recipe.settled(number):
+            known |= {"choices": choices, "hardware": _hardware(recipe, number)}
     if isinstance(step, EstimateStep):
         known |= {BLOB: state.digests[BLOB], "dense": context.dense}
     if isinstance(step, VerifyStep):

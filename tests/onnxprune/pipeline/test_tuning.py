@@ -92,7 +92,8 @@ def test_marks_of_steps_become_values() -> None:
             [{"step": "prune", "sparsity": {"search": [0.5, 0.9]}, "method": "magnitude"}],
             "says how small the model gets",
         ),
-        ([{"step": "encode", "chunk": {"search": [64, 1024]}}], "leaves the model as it is"),
+        ([{"step": "pack", "values": {"search": ["keep", "int8"]}}], "neither changes the model"),
+        ([{"step": "encode", "chunk": {"search": [64, -1]}}], "greater than or equal to 0"),
         ([{"step": "calibrate", "samples": {"search": [8, 16]}}], "no step changes the model"),
         (
             [{"step": "sparsify", "passes": {"search": [1, 10**400, "log"]}}],
