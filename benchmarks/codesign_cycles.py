@@ -27,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import codesign_plot
 import numpy as np
 import one_shot_models
 import record
@@ -34,6 +35,7 @@ import search
 
 from hwmodel.codes import Codes
 from hwmodel.decoding import DecoderSpec
+from hwmodel.encodings.bitmask import Bitmask
 from hwmodel.estimate import Hardware, dense_cycles, encode_tensor, encoded_cycles
 from hwmodel.memory import load_memory
 from hwmodel.pipeline import Accelerator
@@ -49,7 +51,7 @@ from onnxprune.search.groups import group_weights, levels_of
 from onnxprune.search.levels import open_levels, watch
 from onnxprune.search.plans import level_losses
 from passes.allocation import least_loss
-from passes.patterns import Segments, Unstructured
+from passes.patterns import Burst, Segments, Unstructured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -342,6 +344,48 @@ def layer_rows() -> list[dict[str, Any]]:
     return rows
 
 
+def burst_rows() -> list[dict[str, Any]]:
+    """The same layer as masks and values in chunks that begin at bursts, with the pattern and without."""
+    values = np.random.default_rng(0).standard_normal((1, 1024, 1024)).astype(np.float32)
+    spec = TensorSpec("w", values.shape[1:], "float32")
+    rows = []
+    for label, name in MEMORIES.items():
+        memory = load_memory(name)
+        pattern = Burst(burst=memory.unit_bytes, chunk=1024)
+        for density in DENSITIES:
+            made = {}
+            for which in (Unstructured(), pattern):
+                mask = which.mask(np.abs(values), int(values.size * density))
+                codes = Codes.of(np.where(mask, values, 0)[0], spec)
+                tensor = encode_tensor(Bitmask(chunk=1024, align=memory.unit_bytes), codes, None)
+                cycles = encoded_cycles(tensor, Hardware(memory))
+                made[which is pattern] = cycles, float((values**2 * mask).sum())
+            rows.append(
+                {
+                    "memory": label,
+                    "burst": memory.unit_bytes,
+                    "density": density,
+                    "padding": made[False][0].padding_bytes / made[False][0].fetched_bytes,
+                    "padding_left": made[True][0].padding_bytes / made[True][0].fetched_bytes,
+                    "cycles": made[True][0].cycles / made[False][0].cycles,
+                    "kept": made[True][1] / made[False][1],
+                }
+            )
+    return rows
+
+
+def shown_bursts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The table of bursts."""
+    forms = {"memory": "{}", "burst": "burst, bytes|{}", "density": "{:.0%}"}
+    forms |= {"padding": "fetched for nothing|{:.1%}", "padding_left": "with burst|{:.1%}"}
+    forms |= {"cycles": "cycles, with over without|{:.3f}", "kept": "squares kept|{:.4f}"}
+    note = (
+        "A layer of 1024 x 1024 float32 as bit masks and values, in chunks of 1024 that each begin at a burst: what "
+        "`burst:MEMORY` makes of the bytes that only fill bursts up, at the same number of weights."
+    )
+    return record.table("Chunks that fill their bursts", rows, forms, note)
+
+
 def shown(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The table of models."""
     labels = {name: label for label, name in MEMORIES.items()}
@@ -394,14 +438,20 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     figures = record.read(__file__) or {"models": [], "layer": []}
+    figures["memories"] = {name: label for label, name in MEMORIES.items()}
     for name in options.models:
         rows = Bench(name, options.work).run()
         others = [row for row in figures["models"] if row["model"] != name]
         figures["models"] = sorted(others + rows, key=lambda row: list(MODELS).index(row["model"]))
         record.write(__file__, [shown(figures["models"])], figures)
-    figures["layer"] = layer_rows()
-    tables = [shown(figures["models"]), shown_layer(figures["layer"])]
+    figures |= {"layer": layer_rows(), "bursts": burst_rows()}
+    tables = [
+        shown(figures["models"]),
+        shown_layer(figures["layer"]),
+        shown_bursts(figures["bursts"]),
+    ]
     record.write(__file__, tables, figures)
+    codesign_plot.PLOT.write_text(codesign_plot.plot(), encoding="utf-8")
     for one in tables:
         for line in one["rows"]:
             print("  ".join(line))
