@@ -30,6 +30,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnxprune.api import (
+        accelerate,
+        bench,
         compress,
         decode,
         encode,
@@ -68,6 +70,8 @@ __all__ = [
     "pack",
     "unpack",
     "shrink",
+    "accelerate",
+    "bench",
     "encode",
     "decode",
     "export",

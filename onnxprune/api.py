@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from onnxprune.accelerating import accelerate_model
+from onnxprune.benching import bench
 from onnxprune.blob_image import export
 from onnxprune.compress import compress, search
 from onnxprune.data import load_data
@@ -42,6 +44,8 @@ __all__ = [
     "pack",
     "unpack",
     "shrink",
+    "accelerate",
+    "bench",
     "encode",
     "decode",
     "export",
@@ -215,6 +219,44 @@ def shrink(
     check = Check(data, samples, seed, progress=progress)
     return run_on_files(
         model, output, lambda source, target: shrink_model(source, target, check, channel_multiple)
+    )
+
+
+def accelerate(
+    model: ModelSource,
+    output: PathLike | None = None,
+    *,
+    rows: int = 64,
+    data: DataSource | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Write the model with its sparse products as operators of the kernels, where these win.
+
+    The file runs in any onnxruntime; it is faster where :func:`onnxprune.kernels.register` was called on the
+    session's options.
+
+    Args:
+        model: path of a pruned float32 model, or one in memory, which is not changed.
+        output: path to write; with None the model made is in the report's ``output``.
+        rows: of activations (batch times sequence) to expect where the model leaves them open.
+        data: what both models are compared on; seeded random inputs when None.
+        samples: how many random samples.
+        seed: of the random inputs.
+        threads: of onnxruntime.
+        progress: called with a step's name, how much of it is done, and how much there is.
+
+    Raises:
+        ModelError, DataError, OutputError, RecipeError: when one of the arguments cannot be used.
+    """
+    if rows < 1:
+        msg = f"rows of activations must be at least 1, found {rows}"
+        raise RecipeError(msg)
+    check = Check(data, samples, seed, threads=threads, progress=progress)
+    return run_on_files(
+        model, output, lambda source, target: accelerate_model(source, target, check, rows)
     )
 
 

@@ -44,3 +44,7 @@ class RunError(OnnxPruneError):
 
 class TrainingError(OnnxPruneError):
     """A training run came to nothing: its loss is no number, or left all bounds."""
+
+
+class KernelError(OnnxPruneError):
+    """The kernel library is not there, or does not fit."""

@@ -157,6 +157,51 @@ class ShrinkReport:
 
 
 @dataclass(frozen=True)
+class ProductReport:
+    """One product with a constant matrix.
+
+    ``rows`` of activations are expected; ``reason`` says why it stays as it is, and is None where a kernel does it.
+    """
+
+    node: str
+    weight: str
+    sparsity: float
+    rows: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class AcceleratedReport:
+    """What became of the products of a model; latencies and bytes are before and after.
+
+    Latencies are medians in milliseconds over the first sample, measured in turn, with the kernels where
+    ``kernels`` says that this machine has them.
+    """
+
+    products: tuple[ProductReport, ...]
+    kernels: bool
+    latency_ms: tuple[float, float]
+    bytes: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """One model as it runs beside others: the median latency of a run, and where the middle half of the rounds lies.
+
+    ``speedup`` is over the first, dense one; ``memory_bytes`` is by how much loading made the process grow at most.
+    """
+
+    model: str
+    latency_ms: float
+    quartiles_ms: tuple[float, float]
+    speedup: float
+    samples_per_s: float
+    load_ms: float
+    memory_bytes: int | None
+    bytes: int
+
+
+@dataclass(frozen=True)
 class SplitSizes:
     """Samples in each part of the data."""
 
@@ -281,6 +326,8 @@ class Report:
     target: TargetReport | None = None
     verification: Verification | None = None
     shrunk: ShrinkReport | None = None
+    accelerated: AcceleratedReport | None = None
+    bench: tuple[BenchReport, ...] | None = None
     search: SearchReport | None = None
     steps: tuple[StepReport, ...] | None = None
     expected: tuple[ExpectedStep, ...] | None = None

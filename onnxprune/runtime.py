@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune.errors import ModelError
+from onnxprune.kernels import register
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,9 +55,11 @@ class Session:
         constants: values of initializers of the main graph that the model declares as external data.
             onnxruntime takes them before it optimizes the graph, so nothing of them is parsed and
             everything that depends on them is folded as usual.
+        kernels: whether the library of :mod:`onnxprune.kernels` serves the operators that it has.
 
     Raises:
         ModelError: when onnxruntime cannot load the model.
+        KernelError: when the kernels are wanted, but were not built.
     """
 
     def __init__(
@@ -66,10 +69,13 @@ class Session:
         threads: int | None = None,
         optimized_path: Path | None = None,
         constants: Mapping[str, NDArray[Any]] | None = None,
+        kernels: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or 0
+        if kernels:
+            register(options)
         if optimized_path is not None:
             # Level "extended" leaves out layout changes for one processor: the graph stays readable.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -127,6 +133,24 @@ class Session:
             msg = f"onnxruntime cannot run {self._label}: {_first_line(error)}"
             raise ModelError(msg) from error
         return outputs
+
+
+def quantize_dynamic(source: Path, output: Path) -> None:
+    """Write a model with int8 weights whose activations are quantized as they come: onnxruntime's own recipe.
+
+    Raises:
+        ModelError: where onnxruntime cannot.
+    """
+    import logging
+
+    from onnxruntime.quantization import quantize_dynamic as quantize
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises at every call
+    try:
+        quantize(source, output)
+    except Exception as error:
+        msg = f"onnxruntime cannot quantize '{source}' dynamically: {_first_line(error)}"
+        raise ModelError(msg) from error
 
 
 def _first_line(error: Exception) -> str:

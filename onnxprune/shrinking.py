@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from onnxprune.errors import ModelError
 from onnxprune.evaluate import run_dataset
 from onnxprune.files import check_parent
 from onnxprune.inventory import totals_of, weight_reports
+from onnxprune.latency import latencies
 from onnxprune.model_io import load_model, model_bytes, save_model
 from onnxprune.packing import run_pass
 from onnxprune.progress import silent
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 RELATIVE = 1e-4
 """Outputs may differ by this share of the largest magnitude of an output: sums of floats in another
 order."""
-
-ROUNDS = 21
 
 STAGES = 3
 """Removed, written, compared."""
@@ -68,11 +66,14 @@ def shrink_model(source: Path, output: Path, check: Check, multiple: int = 4) ->
         else load_data(check.data, sessions[0].inputs)
     )
     weights = weight_reports(collect_weights(model).weights)
+    sample = data.take(np.array([0]))
+    runs = [partial(run_dataset, session, sample) for session in sessions]
+    before_ms, after_ms = (one.median_ms for one in latencies(runs))
     shrunk = ShrinkReport(
         (before.parameters, after.parameters),
         (before.multiply_adds, after.multiply_adds),
         (len(original), written),
-        _latencies(sessions, data),
+        (before_ms, after_ms),
     )
     verification = _verify(sessions, data, tell)
     tell("shrink", STAGES, STAGES)
@@ -93,19 +94,6 @@ def _verify(sessions: tuple[Session, Session], data: Dataset, tell: Progress) ->
     loose = compare_models(*sessions, data, rtol=0.0, atol=largest, progress=tell)
     scale = loose.max_abs_error / loose.max_rel_error if loose.max_rel_error else 0.0
     return compare_models(*sessions, data, rtol=RELATIVE, atol=RELATIVE * scale)
-
-
-def _latencies(sessions: tuple[Session, Session], data: Dataset) -> tuple[float, float]:
-    """Medians over the first sample, the two in turn so that noise meets both."""
-    sample = data.take(np.array([0]))
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS):
-        for session, found in zip(sessions, times, strict=True):
-            start = time.perf_counter()
-            run_dataset(session, sample)
-            found.append(time.perf_counter() - start)
-    first, second = (round(statistics.median(found) * 1e3, 4) for found in times)
-    return first, second
 
 
 def _warnings(shrunk: ShrinkReport) -> tuple[str, ...]:

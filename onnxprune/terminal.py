@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from onnxprune.past_run import Compared
     from onnxprune.recipe import Recipe
     from onnxprune.report import (
+        AcceleratedReport,
         DesignPoint,
         ExpectedStep,
         Quality,
@@ -90,21 +91,28 @@ def show(report: Report) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, PIPED_WIDTH))
-    if report.points and len(report.points) > 1:
-        for table in _points_tables(report.points):
-            console.print(table, "", sep="\n")
-    elif report.points and report.weights:
-        console.print(_fetch_table(report.weights), "", sep="\n")
-    elif report.weights:
-        console.print(_weights_table(report), "", sep="\n")
-    if report.skipped and report.command == "inspect":
-        console.print(_skipped_table(report), "", sep="\n")
-    if report.expected:
-        console.print(_expected_table(report.expected), "", sep="\n")
-    if report.steps:
-        console.print(_steps_table(report.steps), "", sep="\n")
+    for table in _tables(report):
+        console.print(table, "", sep="\n")
     for line in summary(report):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _tables(report: Report) -> Iterator[Table]:
+    """The tables of a report, as far as it has something to put into them."""
+    if report.points and len(report.points) > 1:
+        yield from _points_tables(report.points)
+    elif report.points and report.weights:
+        yield _fetch_table(report.weights)
+    elif report.weights:
+        yield _weights_table(report)
+    if report.skipped and report.command == "inspect":
+        yield _skipped_table(report)
+    if report.bench:
+        yield _bench_table(report)
+    if report.expected:
+        yield _expected_table(report.expected)
+    if report.steps:
+        yield _steps_table(report.steps)
 
 
 def show_comparison(
@@ -193,6 +201,8 @@ def summary(report: Report) -> list[str]:
         lines.append(f"target {asked}: {_verdict(report.target.met, 'met', 'NOT met')}")
     if report.shrunk:
         lines.append(_shrunk_line(report.shrunk))
+    if report.accelerated:
+        lines.append(_accelerated_line(report.accelerated))
     if report.verification:
         checked = report.verification
         lines.append(
@@ -257,6 +267,44 @@ def _shrunk_line(shrunk: ShrinkReport) -> str:
         slow, fast = shrunk.latency_ms
         parts.append(f"latency {slow:.3g} -> [b]{fast:.3g}[/b] ms")
     return ", ".join(parts)
+
+
+def _accelerated_line(accelerated: AcceleratedReport) -> str:
+    sparse = sum(product.reason is None for product in accelerated.products)
+    slow, fast = accelerated.latency_ms
+    how = "with the kernels" if accelerated.kernels else "without kernels"
+    return (
+        f"[b]{sparse}[/b] of {len(accelerated.products)} products by sparse kernels, latency {slow:.3g} -> "
+        f"[b]{fast:.3g}[/b] ms {how}"
+    )
+
+
+def _bench_table(report: Report) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", overflow="fold")
+    for heading in (
+        "latency, ms",
+        "middle half",
+        "speed-up",
+        "samples/s",
+        "load, ms",
+        "memory",
+        "file",
+    ):
+        table.add_column(heading, justify="right")
+    for row in report.bench or ():
+        low, high = row.quartiles_ms
+        table.add_row(
+            escape(row.model),
+            f"{row.latency_ms:.3g}",
+            f"{low:.3g} to {high:.3g}",
+            f"[b]{row.speedup:.2f} x[/b]",
+            f"{row.samples_per_s:,.0f}",
+            f"{row.load_ms:.0f}",
+            "" if row.memory_bytes is None else bytes_text(row.memory_bytes),
+            bytes_text(row.bytes),
+        )
+    return table
 
 
 def _weights_table(report: Report) -> Table:

@@ -298,6 +298,99 @@ def shrink(
 
 
 @app.command(rich_help_panel=MODELS)
+def accelerate(
+    model: Model,
+    output: Output,
+    *,
+    rows: Annotated[
+        int,
+        typer.Option(
+            "--rows",
+            min=1,
+            help="Rows of activations (batch times sequence) to expect where the model leaves them open.",
+        ),
+    ] = 64,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="What outputs are compared on; random inputs when left out."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Random samples when there are no data.")
+    ] = 8,
+    seed: Seed = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a pruned float32 model faster in stock onnxruntime, by sparse kernels where these win.
+
+    The file runs everywhere, at dense speed where the kernels are not registered.
+
+    Example: onnxprune accelerate pruned.onnx -o fast.onnx
+    """
+    from onnxprune import api
+    from onnxprune.terminal import progress_bars
+
+    with progress_bars() as progress:
+        report = api.accelerate(
+            model,
+            output,
+            rows=rows,
+            data=data,
+            samples=samples,
+            seed=seed or 0,
+            threads=threads,
+            progress=progress,
+        )
+    finish(report, as_json=as_json)
+
+
+@app.command(rich_help_panel=MODELS)
+def bench(
+    dense: Annotated[Path, typer.Argument(help="ONNX file to compare with.", show_default=False)],
+    candidates: Annotated[
+        list[Path], typer.Argument(help="ONNX files with the same inputs.", show_default=False)
+    ],
+    *,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of onnxruntime.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples of one run.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds that count.")] = 21,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="What is fed; random inputs when left out."),
+    ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8/--no-int8",
+            help="Beside the dense model quantized dynamically by onnxruntime, which needs no pruning.",
+        ),
+    ] = True,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency, throughput, load time and memory of models in turn, with sparse kernels where there are.
+
+    Example: onnxprune bench dense.onnx fast.onnx --batch 8 --threads 2
+    """
+    from onnxprune import api
+    from onnxprune.terminal import progress_bars
+
+    with progress_bars() as progress:
+        report = api.bench(
+            dense,
+            candidates,
+            data=data,
+            batch=batch,
+            threads=threads,
+            rounds=rounds,
+            int8=int8,
+            seed=seed or 0,
+            progress=progress,
+        )
+    finish(report, as_json=as_json)
+
+
+@app.command(rich_help_panel=MODELS)
 def verify(
     reference: Annotated[Path, typer.Argument(help="ONNX file that is right.", show_default=False)],
     candidate: Annotated[
