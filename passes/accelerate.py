@@ -25,7 +25,10 @@ SMALLEST = 1 << 14
 """Weights of a matrix; where it has fewer, calling an operator takes longer than what is saved."""
 
 IN_CACHE = 4 << 20
-"""Weights of a matrix that stays in a processor's cache: there a dense product of one row is fast."""
+"""Weights of a matrix that stays in a processor's cache: there a dense product of few rows is fast."""
+
+MANY = 16
+"""Rows of activations that fill vectors."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,19 @@ class CostModel:
 
     Attributes:
         many: sparsity for products of 16 rows of activations and more (batch times sequence, say).
-        few: for 2 to 15.
-        one: for one row and a matrix that is larger than caches.
-        one_in_cache: for one row and a matrix that is not.
+        few: for fewer, and a matrix that is larger than caches.
+        few_in_cache: for fewer, and a matrix that is not.
     """
 
     many: float = 0.6
     few: float = 0.7
-    one: float = 0.7
-    one_in_cache: float = 0.92
+    few_in_cache: float = 0.9
 
     def least_sparsity(self, rows: int, elements: int) -> float:
         """The sparsity that a matrix of so many elements needs at so many rows of activations."""
-        if rows >= 16:
+        if rows >= MANY:
             return self.many
-        if rows >= 2:
-            return self.few
-        return self.one if elements > IN_CACHE else self.one_in_cache
+        return self.few if elements > IN_CACHE else self.few_in_cache
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class AcceleratePass(ir.passes.InPlacePass):
     def _decide(self, product: _Product) -> Decision:
         matrix = product.matrix
         sparsity = 1 - np.count_nonzero(matrix) / matrix.size
-        rows = product.rows or self.rows
+        rows = product.rows(self.rows)
         needed = self.cost.least_sparsity(rows, matrix.size)
         reason = ""
         if matrix.size < SMALLEST:
@@ -193,13 +192,12 @@ class _Product:
         """The matrix's name."""
         return self.inputs[1].name or ""
 
-    @property
-    def rows(self) -> int | None:
-        """Rows of activations, where the model says."""
+    def rows(self, least: int) -> int:
+        """Rows of activations: what the model says, and where it leaves sizes open no fewer than ``least``."""
         shape = self.inputs[0].shape
         sizes = [size for size in shape[:-1] if isinstance(size, int)] if shape is not None else []
-        known = shape is not None and len(sizes) == len(shape) - 1
-        return math.prod(sizes) if known else None
+        known = math.prod(sizes)
+        return known if shape is not None and len(sizes) == len(shape) - 1 else max(known, least)
 
     @property
     def name(self) -> str:

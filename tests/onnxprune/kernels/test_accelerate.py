@@ -172,7 +172,7 @@ def test_what_others_read_is_not_taken_away(tmp_path: Path) -> None:
 def test_rows_decide(layer_file: Callable[..., Path]) -> None:
     rng = np.random.default_rng(0)
     path = layer_file(Layer(sparse(rng, WIDTH, WIDTH, density=0.2)))
-    for rows, pays in ((1, False), (8, True), (64, True)):
+    for rows, pays in ((1, False), (8, False), (16, True), (64, True)):
         step = AcceleratePass(rows)
         run_pass(step, load_model(path))
         assert (step.decisions[0].reason == "") == pays, rows

@@ -27,7 +27,7 @@ from onnxprune.runtime import Session
 from passes.accelerate import AcceleratePass, CostModel
 from tests.onnxprune.kernels.layers import Layer, sparse, write_layer
 
-ALWAYS = CostModel(many=0, few=0, one=0, one_in_cache=0)
+ALWAYS = CostModel(many=0, few=0, few_in_cache=0)
 SETS = ("128", "avx2", "avx512") if platform.machine() == "x86_64" else ("128",)
 
 
