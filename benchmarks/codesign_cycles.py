@@ -186,7 +186,8 @@ def measured(
             for keep in one.keeps[weight.name]
         ]
         made[weight.name] = [costs_of(np.ascontiguousarray(x), spec, where) for x in arrays]
-    path.write_text(json.dumps(made))
+    with path.open("w") as file:
+        json.dump(made, file)
     return made
 
 
@@ -217,7 +218,8 @@ class Bench:
                 for score in (lambda e: e.baseline, lambda e: e.scores(session))
             )
             self.drops[key] = paired_drop(baseline, scores).mean
-            self.known.write_text(json.dumps(self.drops))
+            with self.known.open("w") as file:
+                json.dump(self.drops, file)
         return self.drops[key]
 
     def cheapest(

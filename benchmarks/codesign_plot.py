@@ -1,7 +1,4 @@
-"""The plot of ``docs/codesign.md``: where a pattern for the lanes pays, from the figures of ``codesign_cycles.py``.
-
-python benchmarks/codesign_plot.py      # writes docs/codesign.svg
-"""
+"""The plot of ``docs/codesign.md``: where a pattern for the lanes pays; ``codesign_cycles.py`` draws it."""
 
 from __future__ import annotations
 
@@ -74,8 +71,3 @@ def plot() -> str:
     """The plot of the figures on record."""
     figures = json.loads(FIGURES.read_text())["figures"]
     return draw(figures["layer"], figures["memories"])
-
-
-if __name__ == "__main__":
-    PLOT.write_text(plot(), encoding="utf-8")
-    print(PLOT.relative_to(ROOT))

@@ -14,7 +14,8 @@ report, and what can go wrong:
         ├── OutputError         a result that cannot be written where it was asked for
         ├── BlobError           a weight blob that is damaged or hostile
         ├── RunError            a run folder that cannot be resumed as asked
-        └── TrainingError       a training run that came to nothing
+        ├── TrainingError       a training run that came to nothing
+        └── KernelError         the kernel library is not there
 
 Nothing is loaded before it is used: ``import onnxprune`` costs next to nothing.
 """
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from onnxprune.errors import (
         BlobError,
         DataError,
+        KernelError,
         ModelError,
         OnnxPruneError,
         OutputError,
@@ -91,6 +93,7 @@ __all__ = [
     "BlobError",
     "RunError",
     "TrainingError",
+    "KernelError",
     "__version__",
 ]
 

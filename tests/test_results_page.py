@@ -27,6 +27,16 @@ def test_the_page_is_made_of_the_figures(record) -> None:
     assert page == record.page(), "run `python benchmarks/record.py`"
 
 
+def test_the_plot_of_co_design_is_that_of_its_figures(record) -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import codesign_plot
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    kept = (ROOT / "docs" / "codesign.svg").read_text(encoding="utf-8")
+    assert kept == codesign_plot.plot(), "run `python benchmarks/codesign_cycles.py`"
+
+
 def test_every_script_is_on_the_page_with_figures_or_its_command(record) -> None:
     names = [script.name for script in record.scripts()]
     assert len(names) >= 11
