@@ -10,7 +10,8 @@
         ├── OutputError         a result that cannot be written where it was asked for
         ├── BlobError           a weight blob that is damaged or hostile
         ├── RunError            a run folder that cannot be resumed as asked
-        └── TrainingError       a training run that came to nothing
+        ├── TrainingError       a training run that came to nothing
+        └── KernelError         the kernel library is not there
 """
 
 
