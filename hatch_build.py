@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sysconfig
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+MANYLINUX2014 = (2, 17)
+"""Its release of glibc."""
 
 
 class KernelsHook(BuildHookInterface):  # type: ignore[type-arg, misc]
@@ -29,5 +33,15 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg, misc]
             return
         build_data["artifacts"].append(str(target.relative_to(self.root)))
         build_data["pure_python"] = False
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{platform}"
+        build_data["tag"] = f"py3-none-{_platform(target.read_bytes())}"
+
+
+def _platform(library: bytes) -> str:
+    """The platform of the wheel: manylinux2014 where the library asks for no newer symbols of the C library."""
+    plain = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    asked = [
+        (int(major), int(minor)) for major, minor in re.findall(rb"GLIBC_(\d+)\.(\d+)", library)
+    ]
+    if plain.startswith("linux_") and asked and max(asked) <= MANYLINUX2014:
+        return plain.replace("linux_", "manylinux_2_17_")
+    return plain
