@@ -17,10 +17,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import KernelError
-from onnxprune.kernels.compile import library_path
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def library_path() -> Path:
+    """Where the library is, or would be."""
+    from onnxprune.kernels import (
+        compile as compiling,
+    )  # it is a program, too, and must not be loaded by then
+
+    return compiling.library_path()
 
 
 def library() -> Path:
