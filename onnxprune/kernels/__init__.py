@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 def library_path() -> Path:
     """Where the library is, or would be."""
-    from onnxprune.kernels import (
-        compile as compiling,
-    )  # it is a program, too, and must not be loaded by then
+    # It is a program, too, which must not have been loaded when it is run.
+    from onnxprune.kernels import compile as compiling
 
     return compiling.library_path()
 
