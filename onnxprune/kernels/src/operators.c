@@ -26,7 +26,7 @@ typedef struct {
     int relu;
 } kernel;
 
-enum { MOST_AXES = 32, ENOUGH = 8 };
+enum { MOST_AXES = 32, ENOUGH = 8, FEWEST = 16, MOST = 64, SCRATCH = 1 << 22 };
 
 #define TRY(call)                   \
     do {                            \
@@ -197,6 +197,13 @@ static void multiply_one_task(void *user, size_t block) {
                             j->outputs + block * m->row_block);
 }
 
+/* For how many tasks there is scratch memory; the tiles of a large batch come in turns. */
+static size_t tasks_at_once(const job *j) {
+    size_t most = SCRATCH / j->piece;
+    most = most < FEWEST ? FEWEST : most > MOST ? MOST : most;
+    return j->tiles < most ? j->tiles : most;
+}
+
 /* Tiles one after the other where there are many, so that each stays in cache; few tiles are turned first and then
  * shared by groups of rows, so that several threads have work. */
 static OrtStatus *multiply_tiles(job *j, OrtKernelContext *context) {
@@ -213,8 +220,7 @@ static OrtStatus *multiply_tiles(job *j, OrtKernelContext *context) {
     j->tile_floats = (size_t)m->column_blocks * K_BLOCK * j->width;
     shared = j->groups > 1 ? j->tiles * j->tile_floats : 0;
     j->piece = (size_t)m->row_block * j->width + (shared ? 0 : j->tile_floats);
-    /* Scratch for so many tasks at a time; the tiles of a large batch come in turns. */
-    at_once = shared ? j->tiles * j->groups : j->tiles < 64 ? j->tiles : 64;
+    at_once = shared ? j->tiles * j->groups : tasks_at_once(j);
     TRY(ORT_ALLOC(api)(j->k->allocator, (shared + at_once * j->piece) * sizeof(float) + 64, &memory));
     j->scratch = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
     if (shared) {
