@@ -21,7 +21,7 @@ from onnxprune.latency import ROUNDS, latencies
 from onnxprune.model_io import file_bytes, load_model
 from onnxprune.progress import silent
 from onnxprune.report import BenchReport, Report, describe_model
-from onnxprune.runtime import Session, quantize_dynamic
+from onnxprune.runtime import Session
 from onnxprune.verify import random_samples
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def bench(
         if int8:
             made = Path(folder) / "int8.onnx"
             try:
-                quantize_dynamic(dense, made)
+                _alone(_QUANTIZE, dense, made)
                 paths[INT8] = made
             except ModelError as error:
                 warnings.append(str(error))
@@ -134,6 +134,14 @@ def _sample(session: Session, data: DataSource | None, batch: int, seed: int) ->
     return given.take(np.arange(batch))
 
 
+_QUANTIZE = """
+import sys
+from pathlib import Path
+from onnxprune.runtime import quantize_dynamic
+quantize_dynamic(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+"""In a process of its own, for onnxruntime advises at every call, and is loud about it."""
+
 _LOAD = """
 import json, sys, time
 from pathlib import Path
@@ -157,10 +165,19 @@ def _load(path: Path, threads: int | None, *, kernels_too: bool) -> tuple[float,
 
     Memory is None where the system does not say, which only Linux does.
     """
-    command = [sys.executable, "-c", _LOAD, str(path), str(threads or 0), str(int(kernels_too))]
+    milliseconds, memory = json.loads(_alone(_LOAD, path, threads or 0, int(kernels_too)))
+    return round(milliseconds, 1), memory
+
+
+def _alone(program: str, *arguments: object) -> str:
+    """What a program of ours prints in a process of its own.
+
+    Raises:
+        ModelError: with its last line where it fails.
+    """
+    command = [sys.executable, "-c", program, *map(str, arguments)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own text
     if made.returncode:
-        msg = f"'{path}' cannot be loaded in a process of its own: {made.stderr.strip().splitlines()[-1:]}"
-        raise ModelError(msg)
-    milliseconds, memory = json.loads(made.stdout)
-    return round(milliseconds, 1), memory
+        *_, last = ["it says nothing", *made.stderr.strip().splitlines()]
+        raise ModelError(last.removeprefix("onnxprune.errors.ModelError: "))
+    return made.stdout

@@ -141,11 +141,8 @@ def quantize_dynamic(source: Path, output: Path) -> None:
     Raises:
         ModelError: where onnxruntime cannot.
     """
-    import logging
-
     from onnxruntime.quantization import quantize_dynamic as quantize
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises at every call
     try:
         quantize(source, output)
     except Exception as error:

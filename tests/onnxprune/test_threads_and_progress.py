@@ -110,6 +110,14 @@ class Jobs:
         onnxprune.shrink(self.pruned, folder / "s.onnx", progress=progress)
         return (folder / "s.onnx").read_bytes()
 
+    def accelerate(self, folder: Path, progress: Progress) -> bytes:
+        onnxprune.accelerate(self.pruned, folder / "a.onnx", threads=1, progress=progress)
+        return (folder / "a.onnx").read_bytes()
+
+    def bench(self, _: Path, progress: Progress) -> bytes:
+        report = onnxprune.bench(self.mlp, [self.packed], rounds=2, progress=progress)
+        return repr([row.model for row in report.bench or ()]).encode()
+
     def encode(self, folder: Path, progress: Progress) -> bytes:
         onnxprune.encode(self.pruned, folder / "w.swb", progress=progress)
         return (folder / "w.swb").read_bytes()
@@ -140,6 +148,8 @@ STEPS = {
     "pack": {"pack", "run reference", "run candidate"},
     "unpack": {"write"},
     "shrink": {"shrink", "run reference", "run candidate"},
+    "accelerate": {"accelerate", "run reference", "run candidate"},
+    "bench": {"bench"},
     "encode": {"encode"},
     "decode": {"decode"},
     "estimate": {"estimate"},
