@@ -80,8 +80,8 @@ class AcceleratePass(ir.passes.InPlacePass):
     """Rewrites MatMul and Gemm with constant float32 matrices that are sparse enough.
 
     Results differ from the dense ones by rounding; where an activation is infinite or not a number, a zero weight
-    makes NaN of it in a dense product and nothing in a sparse one. Bodies of control flow are rewritten too, those
-    of functions are not.
+    makes NaN of it in a dense product and nothing in a sparse one. In bodies of control flow products are rewritten
+    whose matrix stands there too; bodies of functions stay.
 
     Attributes:
         rows: of activations to expect where the model leaves them open.
@@ -158,7 +158,7 @@ class _Product:
         if node.domain or node.op_type not in {"MatMul", "Gemm"} or len(node.outputs) != 1:
             return None
         activations, weight = node.inputs[0], node.inputs[1]
-        matrix = _constant(weight)
+        matrix = _constant(weight, node)
         if activations is None or weight is None or matrix is None or matrix.ndim != 2:
             return None
         inputs, nodes = [activations, weight], [node]
@@ -169,13 +169,14 @@ class _Product:
             outputs = matrix.shape[0] if _number(node, "transB", 0) else outputs
             bias = node.inputs[2] if len(node.inputs) > 2 else None
             if bias is not None:
-                if not _is_bias(bias, outputs):
+                if not _is_bias(bias, outputs, node):
                     return None
                 inputs.append(bias)
         elif (add := _only_user(node.outputs[0], "Add")) is not None:
             other = [value for value in add.inputs if value is not node.outputs[0]]
-            if len(other) == 1 and other[0] is not None and _is_bias(other[0], outputs):
-                inputs.append(other[0])
+            bias = other[0] if len(other) == 1 else None
+            if bias is not None and _is_bias(bias, outputs, node):
+                inputs.append(bias)
                 nodes.append(add)
         relu = _only_user(nodes[-1].outputs[0], "Relu")
         if relu is not None and len(inputs) == 3:
@@ -246,18 +247,18 @@ class _Product:
         return ir.Function(DOMAIN, self.name, "", graph=graph, attributes=attributes)
 
 
-def _constant(value: ir.Value | None) -> NDArray[np.float32] | None:
-    """A float32 constant that no caller can replace."""
+def _constant(value: ir.Value | None, reader: ir.Node) -> NDArray[np.float32] | None:
+    """A float32 constant that no caller can replace, of the reader's own graph: kernels are told of no others."""
     if value is None or value.const_value is None or value.is_graph_input():
         return None
-    if value.const_value.dtype != ir.DataType.FLOAT:
+    if value.graph is not reader.graph or value.const_value.dtype != ir.DataType.FLOAT:
         return None
     return value.const_value.numpy()
 
 
-def _is_bias(value: ir.Value, outputs: int) -> bool:
+def _is_bias(value: ir.Value, outputs: int, reader: ir.Node) -> bool:
     """Whether a value is a constant of one number for each output."""
-    array = _constant(value)
+    array = _constant(value, reader)
     return array is not None and array.shape == (outputs,)
 
 

@@ -169,6 +169,48 @@ def test_what_others_read_is_not_taken_away(tmp_path: Path) -> None:
     assert not step.decisions
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_branch_takes_its_own_matrix(library: Path, tmp_path: Path, *, inside: bool) -> None:
+    """A kernel in a branch is not told of the constants outside."""
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(sparse(rng, WIDTH, WIDTH), "w")
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    then = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["t"])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)],
+        [weight] if inside else [],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["e"])],
+        "else",
+        [],
+        [helper.make_tensor_value_info("e", TensorProto.FLOAT, None)],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)],
+        "g",
+        [
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTH]),
+        ],
+        [out],
+        [] if inside else [weight],
+    )
+    path, fast = tmp_path / "m.onnx", tmp_path / "fast.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    report = onnxprune.accelerate(path, fast)
+    assert report.accelerated is not None
+    assert len(report.accelerated.products) == int(inside)
+    x = rng.standard_normal((20, WIDTH)).astype(np.float32)
+    feeds = {"c": np.ones((), np.bool_), "x": x}
+    [dense], [ours] = Session(path).run(feeds), Session(fast, kernels=True).run(feeds)
+    assert np.allclose(dense, ours, atol=1e-4)
+
+
 def test_rows_decide(layer_file: Callable[..., Path]) -> None:
     rng = np.random.default_rng(0)
     path = layer_file(Layer(sparse(rng, WIDTH, WIDTH, density=0.2)))
