@@ -16,10 +16,12 @@ import onnxprune
 from onnxprune import kernels
 from onnxprune.cli import app
 from onnxprune.errors import KernelError, ModelError, RecipeError
+from onnxprune.evaluate import run_dataset
 from onnxprune.kernels import compile as compiling
 from onnxprune.model_io import load_model
 from onnxprune.packing import run_pass
 from onnxprune.runtime import Session
+from onnxprune.verify import random_samples
 from passes.accelerate import AcceleratePass
 from tests.onnxprune.kernels.layers import Layer, sparse, write_layer
 
@@ -272,3 +274,28 @@ def test_without_a_library_everything_goes_on(
     with pytest.raises(compiling.CompileError, match="there is no C compiler"):
         compiling.compile_library(tmp_path / "made.so")
     assert not (tmp_path / "made.so").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "products"),
+    [
+        ("cms_particletransformer_AK4.onnx", 15),
+        ("nn4sys_mscn_128d_dual.onnx", 8),
+        ("ml4acopf_118.onnx", 3),
+        ("dtln_1_lstm.onnx", 1),
+        ("mnist_fc_256x2.onnx", 2),
+    ],
+)
+def test_real_models_compute_the_same(
+    library: Path, shared_models: Path, tmp_path: Path, name: str, products: int
+) -> None:
+    pruned, fast = tmp_path / "pruned.onnx", tmp_path / "fast.onnx"
+    onnxprune.prune(shared_models / name, pruned, sparsity=0.9)
+    report = onnxprune.accelerate(pruned, fast, samples=4)
+    assert report.accelerated is not None
+    assert sum(one.reason is None for one in report.accelerated.products) == products
+    assert report.verification is not None
+    assert report.verification.passed
+    data = random_samples(Session(pruned), 2, seed=0)
+    dense, ours = (run_dataset(Session(path, threads=1), data) for path in (pruned, fast))
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(dense, ours, strict=True))
