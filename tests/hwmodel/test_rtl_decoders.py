@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,11 +176,12 @@ def check(case: Case, weights: np.ndarray, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_synthesis_tool_takes_it_and_finds_no_latch(kind: str) -> None:
-    if shutil.which("yosys") is None:
-        pytest.skip("yosys is not installed")
+def test_a_synthesis_tool_takes_it_and_finds_no_latch(
+    kind: str, program: Callable[[str], str]
+) -> None:
+    yosys = program("yosys")
     top = f"swb_{kind}"
     script = f"read_verilog {SOURCES / top}.v; hierarchy -top {top}; proc; opt; check -assert; stat"
-    done = subprocess.run(["yosys", "-p", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([yosys, "-p", script], capture_output=True, text=True, check=True)
     assert "$dff" in done.stdout
     assert "$dlatch" not in done.stdout
