@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from passes.pack.outline import FUNCTION_IR_VERSION
+from passes.pack.scopes import DOMAIN
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-DOMAIN, VERSION = "onnxprune", 1
-FUNCTIONS_SINCE = 8
-"""The first version of the IR that has functions in a model."""
 
 SMALLEST = 1 << 14
 """Weights of a matrix; where it has fewer, calling an operator takes longer than what is saved."""
@@ -117,8 +116,8 @@ class AcceleratePass(ir.passes.InPlacePass):
             if not decision.reason:
                 product.rewrite(used, opset)
         if used:
-            model.ir_version = max(model.ir_version or 0, FUNCTIONS_SINCE)
-            model.graph.opset_imports[DOMAIN] = VERSION
+            model.ir_version = max(model.ir_version or 0, FUNCTION_IR_VERSION)
+            model.graph.opset_imports[DOMAIN] = 1
             for function in used.values():
                 model.functions[function.identifier()] = function
         return ir.passes.PassResult(model, modified=bool(used))

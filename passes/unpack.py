@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from passes.pack.evaluate import ChainError, evaluate
 from passes.pack.marks import chain_nodes_of, read_marks
-from passes.pack.scopes import DOMAIN, scopes
+from passes.pack.scopes import CHAIN, DOMAIN, scopes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,9 +47,10 @@ class UnpackWeightsPass(ir.passes.InPlacePass):
             msg = f"a packed weight is damaged: {error}"
             raise ir.passes.PreconditionError(msg) from error
         marks.remove(model)
-        for key in [key for key in model.functions if key[0] == DOMAIN]:
+        for key in [k for k in model.functions if k[0] == DOMAIN and k[1].startswith(CHAIN)]:
             del model.functions[key]
-        model.graph.opset_imports.pop(DOMAIN, None)
+        if not any(domain == DOMAIN for domain, _, _ in model.functions):
+            model.graph.opset_imports.pop(DOMAIN, None)
         return ir.passes.PassResult(model, modified=True)
 
 

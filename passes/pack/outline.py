@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from passes.pack.scopes import DOMAIN
+from passes.pack.scopes import CHAIN, DOMAIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ def _function(model: ir.Model, builder: Builder, chain: Chain) -> ir.Function:
     graph = ir.Graph(inputs, [inside[chain.result]], nodes=nodes, opset_imports={"": builder.opset})
     for node in nodes:
         node.name = None
-    name = f"unpack{sum(key[0] == DOMAIN for key in model.functions)}"
+    name = f"{CHAIN}{sum(key[0] == DOMAIN for key in model.functions)}"
     function = ir.Function(DOMAIN, name, "", graph=graph, attributes=[])
     model.functions[function.identifier()] = function
     model.graph.opset_imports[DOMAIN] = 1

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 DOMAIN = "onnxprune"
-"""Of the functions that chains are outlined to; the model imports version 1 of it."""
+"""Of our functions; the model imports version 1 of it."""
+
+CHAIN = "unpack"
+"""What the names of functions begin with to which chains are outlined; those of accelerated products differ."""
 
 
 @dataclass(frozen=True, eq=False)

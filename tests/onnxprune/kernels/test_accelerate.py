@@ -127,6 +127,13 @@ def test_a_packed_file_is_small_and_fast(library: Path, network: Path, tmp_path:
     assert one.tobytes() == two.tobytes()
     assert one.tobytes() != dense.tobytes()  # sums in another order: the kernels did run
     assert np.allclose(one, dense, rtol=1e-4, atol=1e-4)
+    # Unpacking takes away the functions that rebuild weights, and no others.
+    again = tmp_path / "again.onnx"
+    onnxprune.unpack(packed, again)
+    first, back = onnx.load(fast), onnx.load(again)
+    onnx.checker.check_model(back)
+    assert [f.name for f in back.functions] == [f.name for f in first.functions]
+    assert Session(again, threads=1).run({"x": x})[0].tobytes() == dense.tobytes()
 
 
 @pytest.mark.parametrize(
