@@ -7,6 +7,7 @@ Surgeon"; Frantar and Alistarh 2022, "Optimal Brain Compression" (by rows, with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -61,13 +62,6 @@ class Removals:
                 self._traces.append(
                     _trace(problem.optimum[group, part], inverse, pattern, group, part)
                 )
-        # A later step may cost less than an earlier one: it still has to wait for it.
-        self._steps = sorted(
-            (loss, number, step)
-            for number, trace in enumerate(self._traces)
-            for step, loss in enumerate(np.maximum.accumulate(trace.losses))
-            if step >= trace.forced
-        )
 
     def mask(self, keep: int) -> NDArray[np.bool_]:
         """The support ``(groups, rows, columns)`` of at most ``keep`` weights over all groups."""
@@ -86,6 +80,19 @@ class Removals:
             left -= chosen.size
             mask[trace.group, trace.rows, trace.removed[step]] = False
         return mask
+
+    @cached_property
+    def _steps(self) -> list[tuple[float, int, int]]:
+        """Loss, trace and step of all removals, the cheapest first.
+
+        A later step may cost less than an earlier one: it still has to wait for it.
+        """
+        return sorted(
+            (float(loss), number, step)
+            for number, trace in enumerate(self._traces)
+            for step, loss in enumerate(np.maximum.accumulate(trace.losses))
+            if step >= trace.forced
+        )
 
     def _losses(self) -> NDArray[np.float64]:
         """What each row lost when a weight was the cheapest that was left; never less than before it."""

@@ -47,18 +47,13 @@ class Balanced(Pattern):
         """
         real = cells >= 0
         gathered = np.where(real, scores[:, :, cells], -1.0)
-        best = np.argsort(-gathered, axis=3, kind="stable")
-        falling = np.take_along_axis(gathered, best, axis=3)
+        falling = _falling(gathered)
         starts, heights = self._lanes(scores.shape[1])
         steps = np.add.reduceat(falling, starts, axis=1) / heights[:, None, None]
         steps[np.broadcast_to(np.sort(~real, axis=1), steps.shape)] = -1.0
-        order = np.argsort(-steps, axis=None, kind="stable")
-        cost = np.broadcast_to(heights[:, None, None], steps.shape).ravel()[order]
-        taken = np.zeros(steps.size, np.bool_)
-        taken[order] = (np.cumsum(cost) <= keep) & (steps.ravel()[order] >= 0)
-        counts = np.repeat(taken.reshape(steps.shape).sum(axis=3), heights, axis=1)
-        kept = np.zeros(gathered.shape, np.bool_)
-        np.put_along_axis(kept, best, np.arange(best.shape[3]) < counts[..., None], axis=3)
+        cost = np.broadcast_to(heights[:, None, None], steps.shape)
+        counts = np.repeat(_best_steps(steps, cost, keep).sum(axis=3), heights, axis=1)
+        kept = _largest(gathered, falling, counts)
         mask = np.zeros(scores.shape, np.bool_)
         mask[:, :, cells[real]] = kept[:, :, real]
         return mask
@@ -187,10 +182,7 @@ class Segments(InStoredOrder):
     def _tiles(self, flat: NDArray[Any], fill: float) -> NDArray[Any]:
         """``(tiles, lanes, chunk)``, filled up at the end."""
         size = min(self.chunk, max(1, -(-flat.size // self.lanes)))
-        tiles = -(-flat.size // (self.lanes * size))
-        filled = np.full(tiles * self.lanes * size, fill, flat.dtype)
-        filled[: flat.size] = flat
-        return filled.reshape(tiles, self.lanes, size)
+        return _pieces(flat, self.lanes * size, fill).reshape(-1, self.lanes, size)
 
 
 @dataclass(frozen=True)
@@ -229,7 +221,7 @@ class Burst(InStoredOrder):
         return np.unique(np.concatenate([[0], np.minimum(room, elements)]))
 
     def _kept(self, scores: NDArray[Any], keep: int) -> NDArray[np.bool_]:
-        chunks = self._chunks(scores, -1.0)
+        chunks = _pieces(scores, min(self.chunk, scores.size), -1.0)
         falling = _falling(chunks)
         # What is gone for good has a score of minus infinity.
         sums = np.cumsum(np.maximum(falling.astype(np.float64), -1e200), axis=1)
@@ -246,18 +238,18 @@ class Burst(InStoredOrder):
         return _largest(chunks, falling, counts).reshape(-1)[: scores.size]
 
     def _allows(self, mask: NDArray[np.bool_]) -> bool:
-        kept = self._chunks(mask, fill=False).sum(axis=1)
         size = min(self.chunk, mask.size)
+        kept = _pieces(mask, size, fill=False).sum(axis=1)
         last = self.sizes(mask.size - (len(kept) - 1) * size)
         return bool(np.isin(kept[:-1], self.sizes(size)).all() and kept[-1] in last)
 
-    def _chunks(self, flat: NDArray[Any], fill: float) -> NDArray[Any]:
-        """``(chunks, chunk)``, filled up at the end."""
-        size = min(self.chunk, flat.size)
-        chunks = -(-flat.size // size)
-        filled = np.full(chunks * size, fill, flat.dtype)
-        filled[: flat.size] = flat
-        return filled.reshape(chunks, size)
+
+def _pieces(flat: NDArray[Any], size: int, fill: float) -> NDArray[Any]:
+    """A flat array in pieces of ``size``, ``(pieces, size)``, filled up at the end."""
+    pieces = -(-flat.size // size)
+    filled = np.full(pieces * size, fill, flat.dtype)
+    filled[: flat.size] = flat
+    return filled.reshape(pieces, size)
 
 
 def _falling(scores: NDArray[Any]) -> NDArray[Any]:
@@ -290,14 +282,14 @@ def _largest(
 def _best_steps(
     worth: NDArray[np.float64], cost: NDArray[np.int64], keep: int
 ) -> NDArray[np.bool_]:
-    """Which steps to take: of each row its first ones, together the most worth that ``keep`` allows.
+    """Which steps to take: of each run its first ones, together the most worth that ``keep`` allows.
 
     Args:
-        worth: of a weight in each step, ``(chunks, steps)``; negative for what cannot be taken.
+        worth: of a weight in each step, ``(..., steps)``; negative for what cannot be taken.
         cost: weights in each step.
         keep: at most so many in all.
     """
-    falling = np.minimum.accumulate(worth, axis=1)  # a short last segment may make it rise
+    falling = np.minimum.accumulate(worth, axis=-1)  # a short last segment may make it rise
     order = np.argsort(-falling, axis=None, kind="stable")
     taken = np.zeros(worth.size, np.bool_)
     taken[order] = (np.cumsum(cost.ravel()[order]) <= keep) & (falling.ravel()[order] >= 0)
