@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from onnxprune import kernels
-from onnxprune.data import load_data
 from onnxprune.errors import ModelError
-from onnxprune.evaluate import run_dataset
 from onnxprune.files import check_parent
-from onnxprune.latency import latencies
+from onnxprune.latency import FIRST, inferences, latencies
 from onnxprune.model_io import load_model, model_bytes, save_model
 from onnxprune.packing import run_pass
 from onnxprune.progress import silent
 from onnxprune.report import AcceleratedReport, ProductReport, Report, describe_model
 from onnxprune.runtime import Session
-from onnxprune.verify import compare_models, random_samples
+from onnxprune.verify import compare_models, samples_for
 from passes.accelerate import AcceleratePass
 from passes.pack import read_marks
 
@@ -27,8 +22,8 @@ if TYPE_CHECKING:
 
     from onnxprune.packing import Check
 
-RELATIVE = 1e-4
-"""Outputs may differ by this share of the largest magnitude of an output: sums of floats in another order."""
+TOLERANCE = 1e-4
+"""Outputs may differ by this, and by this share of themselves: sums of floats in another order."""
 
 STAGES = 3
 
@@ -52,6 +47,8 @@ def accelerate_model(source: Path, output: Path, check: Check, rows: int = 64) -
         msg = f"'{source}' is packed; accelerate the pruned model, then pack what comes of it"
         raise ModelError(msg)
     described, original = describe_model(source, model), model_bytes(model)
+    dense = Session(original, threads=check.threads)
+    data = samples_for(dense, check.data, check.samples, check.seed)
     step = AcceleratePass(rows)
     tell("accelerate", 0, STAGES)
     run_pass(step, model)
@@ -62,19 +59,12 @@ def accelerate_model(source: Path, output: Path, check: Check, rows: int = 64) -
         for one in step.decisions
     )
     there = kernels.available()
-    dense = Session(original, threads=check.threads)
     fast = Session(output, threads=check.threads, kernels=there)
-    data = (
-        random_samples(dense, check.samples, check.seed)
-        if check.data is None
-        else load_data(check.data, dense.inputs)
-    )
     verification = compare_models(
-        dense, fast, data, rtol=RELATIVE, atol=RELATIVE, progress=check.progress
+        dense, fast, data, rtol=TOLERANCE, atol=TOLERANCE, progress=check.progress
     )
     tell("accelerate", 2, STAGES)
-    sample = data.take(np.array([0]))
-    taken = latencies([partial(run_dataset, session, sample) for session in (dense, fast)])
+    taken = latencies(inferences((dense, fast), data.take(FIRST)))
     tell("accelerate", STAGES, STAGES)
     report = AcceleratedReport(
         done,

@@ -12,7 +12,6 @@ from onnxprune.accelerating import accelerate_model
 from onnxprune.benching import bench
 from onnxprune.blob_image import export
 from onnxprune.compress import compress, search
-from onnxprune.data import load_data
 from onnxprune.encoding import decode, encode
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.estimating import estimate
@@ -26,7 +25,7 @@ from onnxprune.pruning import prune
 from onnxprune.report import Report, describe_model
 from onnxprune.runtime import Session
 from onnxprune.shrinking import shrink_model
-from onnxprune.verify import compare_models, random_samples
+from onnxprune.verify import compare_models, samples_for
 from passes.unpack import UnpackWeightsPass
 from passes.weights import collect_weights
 
@@ -322,9 +321,7 @@ def verify(
         if sessions[1].inputs != specs or sessions[1].outputs != sessions[0].outputs:
             msg = f"'{path}' and '{other}' differ in their inputs or outputs; compare models of one interface"
             raise ModelError(msg)
-        loaded_data = (
-            random_samples(sessions[0], samples, seed) if data is None else load_data(data, specs)
-        )
+        loaded_data = samples_for(sessions[0], data, samples, seed)
         warnings = (
             () if data is not None else ("compared on random inputs; give --data for real ones",)
         )

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,7 @@ import numpy as np
 from onnxprune import kernels
 from onnxprune.data import Dataset, load_data
 from onnxprune.errors import ModelError, RecipeError
-from onnxprune.evaluate import run_dataset
-from onnxprune.latency import ROUNDS, latencies
+from onnxprune.latency import ROUNDS, inferences, latencies
 from onnxprune.model_io import file_bytes, load_model
 from onnxprune.progress import silent
 from onnxprune.report import BenchReport, Report, describe_model
@@ -70,22 +68,22 @@ def bench(
             msg = f"{name} must be at least 1, found {value}"
             raise RecipeError(msg)
     tell, there = progress or silent, kernels.available()
-    model, *_ = [
-        load_model(path) for path in (dense, *candidates)
-    ]  # says what is wrong with a file
-    warnings = []
+    model, warnings = load_model(dense), []
+    paths = {str(path): path for path in (dense, *candidates)}
+    # Also says what is wrong with a file, before anything is measured.
+    sizes = [file_bytes(path, load_model(path)) for path in paths.values()]
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-        paths = {str(path): path for path in (dense, *candidates)}
         if int8:
             made = Path(folder) / "int8.onnx"
             try:
                 _alone(_QUANTIZE, dense, made)
                 paths[INT8] = made
+                sizes.append(made.stat().st_size)
             except ModelError as error:
                 warnings.append(str(error))
         sessions = [Session(path, threads=threads, kernels=there) for path in paths.values()]
         sample = _sample(sessions[0], data, batch, seed)
-        runs = [partial(run_dataset, session, sample) for session in sessions]
+        runs = inferences(sessions, sample)
         once = latencies(runs, rounds=1)
         repeat = max(1, int(np.ceil(LEAST_MS / max(1e-3, min(one.median_ms for one in once)))))
         tell("bench", 0, 1)
@@ -101,11 +99,9 @@ def bench(
                 samples_per_s=round(1e3 * len(sample) / one.median_ms, 1),
                 load_ms=load_ms,
                 memory_bytes=memory,
-                bytes=file_bytes(path, load_model(path)),
+                bytes=size,
             )
-            for (name, path), one, (load_ms, memory) in zip(
-                paths.items(), taken, loads, strict=True
-            )
+            for name, one, (load_ms, memory), size in zip(paths, taken, loads, sizes, strict=True)
         )
     if not there:
         warnings.append("there is no kernel library on this machine: models ran without it")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.evaluate import prepare
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from onnxprune.data import Dataset, Feeds
+    from onnxprune.runtime import Session
 
 ROUNDS = 21
+FIRST = np.array([0])
+"""The sample that is run where nobody says which."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,17 @@ class Latency:
 
     median_ms: float
     quartiles_ms: tuple[float, float]
+
+
+def inferences(sessions: Sequence[Session], data: Dataset) -> list[Callable[[], object]]:
+    """One run of each model over the same data, which is put into its feeds beforehand."""
+    feeds = prepare(sessions[0], data).feeds
+    return [partial(_run, session, feeds) for session in sessions]
+
+
+def _run(session: Session, feeds: Iterable[Feeds]) -> None:
+    for feed in feeds:
+        session.run(feed)
 
 
 def latencies(

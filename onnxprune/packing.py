@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 from onnx import version_converter
 
-from onnxprune.data import load_data
 from onnxprune.errors import ModelError, RecipeError
 from onnxprune.files import check_parent
 from onnxprune.inventory import totals_of, weight_reports, zero_point_warnings
 from onnxprune.model_io import data_files, load_model, model_bytes, model_of, save_model
 from onnxprune.report import Report, SkippedReport, describe_model
 from onnxprune.runtime import Session
-from onnxprune.verify import compare_models, folds_wholly, random_samples, with_checks
+from onnxprune.verify import compare_models, folds_wholly, samples_for, with_checks
 from passes.pack import (
     FOLD_LIMIT_BYTES,
     FOLD_LIMIT_OPTION,
@@ -36,7 +35,7 @@ from passes.weights import collect_weights
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from onnxprune.data import DataSource
+    from onnxprune.data import Dataset, DataSource
     from onnxprune.progress import Progress
     from onnxprune.report import Verification
 
@@ -117,6 +116,9 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
     over = [name for name in over if name not in reasons]
     packed = bool(packed_names(model))
     lossy = lossy and packed
+    if lossy:
+        dense = Session(original, threads=check.threads)
+        data = samples_for(dense, check.data, check.samples, check.seed)
     written = save_model(model, output)
     report = Report(
         "pack",
@@ -133,7 +135,7 @@ def pack_model(source: Path, output: Path, options: PackOptions, check: Check) -
     )
     if not lossy:
         return report
-    return replace(report, seed=check.seed, verification=_measure_loss(original, output, check))
+    return replace(report, seed=check.seed, verification=_measure_loss(dense, output, data, check))
 
 
 def convert_opset(model: ir.Model, opset: int, source: Path) -> ir.Model:
@@ -176,15 +178,9 @@ def _run(step: PackWeightsPass, model: ir.Model) -> dict[str, str]:
     }
 
 
-def _measure_loss(original: bytes, output: Path, check: Check) -> Verification:
+def _measure_loss(before: Session, output: Path, data: Dataset, check: Check) -> Verification:
     """Against the model before packing; passed when the file computes what it stands for."""
-    before = Session(original, threads=check.threads)
     after = Session(output, threads=check.threads)
-    data = (
-        random_samples(before, check.samples, check.seed)
-        if check.data is None
-        else load_data(check.data, before.inputs)
-    )
     dense = load_model(output)
     run_pass(UnpackWeightsPass(), dense)
     unpacked = Session(model_bytes(dense), threads=check.threads)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.data import load_data
 from onnxprune.errors import ModelError
-from onnxprune.evaluate import run_dataset
 from onnxprune.files import check_parent
 from onnxprune.inventory import totals_of, weight_reports
-from onnxprune.latency import latencies
+from onnxprune.latency import FIRST, inferences, latencies
 from onnxprune.model_io import load_model, model_bytes, save_model
 from onnxprune.packing import run_pass
 from onnxprune.progress import silent
 from onnxprune.report import Report, ShrinkReport, describe_model
 from onnxprune.runtime import Session
-from onnxprune.verify import compare_models, random_samples
+from onnxprune.verify import compare_models, samples_for
 from passes.pack import read_marks
 from passes.shrink import ShrinkPass, size_of
 from passes.weights import collect_weights
@@ -53,22 +50,19 @@ def shrink_model(source: Path, output: Path, check: Check, multiple: int = 4) ->
         raise ModelError(msg)
     described = describe_model(source, model)
     before, original = size_of(model), model_bytes(model)
+    dense = Session(original, threads=1)
+    data = samples_for(dense, check.data, check.samples, check.seed)
     tell("shrink", 0, STAGES)
     run_pass(ShrinkPass(multiple), model)
     tell("shrink", 1, STAGES)
     after = size_of(model)
     written = save_model(model, output)
     tell("shrink", 2, STAGES)
-    sessions = Session(original, threads=1), Session(output, threads=1)
-    data = (
-        random_samples(sessions[0], check.samples, check.seed)
-        if check.data is None
-        else load_data(check.data, sessions[0].inputs)
-    )
+    sessions = dense, Session(output, threads=1)
     weights = weight_reports(collect_weights(model).weights)
-    sample = data.take(np.array([0]))
-    runs = [partial(run_dataset, session, sample) for session in sessions]
-    before_ms, after_ms = (one.median_ms for one in latencies(runs))
+    before_ms, after_ms = (
+        one.median_ms for one in latencies(inferences(sessions, data.take(FIRST)))
+    )
     shrunk = ShrinkReport(
         (before.parameters, after.parameters),
         (before.multiply_adds, after.multiply_adds),

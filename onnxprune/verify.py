@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.data import random_data
+from onnxprune.data import load_data, random_data
 from onnxprune.errors import ModelError
 from onnxprune.evaluate import run_dataset
 from onnxprune.model_io import load_model, save_model
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from onnxprune.data import Dataset
+    from onnxprune.data import Dataset, DataSource
     from onnxprune.progress import Progress
 
 
@@ -95,6 +95,17 @@ def random_samples(session: Session, samples: int, seed: int) -> Dataset:
             return data
     msg = f"{first}; no random input fits, so give real ones with --data"
     raise ModelError(msg)
+
+
+def samples_for(session: Session, data: DataSource | None, samples: int, seed: int) -> Dataset:
+    """What models are compared on: the data given, or so many :func:`random_samples`.
+
+    Raises:
+        DataError, ModelError: when the model does not take them.
+    """
+    return (
+        random_samples(session, samples, seed) if data is None else load_data(data, session.inputs)
+    )
 
 
 def with_checks(verification: Verification, checks: Mapping[str, bool]) -> Verification:

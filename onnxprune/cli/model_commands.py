@@ -13,6 +13,7 @@ from onnxprune.cli.options import (
     Allocation,
     AsJson,
     CalibrationData,
+    ComparedOn,
     Embeddings,
     EncodingText,
     Exclude,
@@ -22,6 +23,7 @@ from onnxprune.cli.options import (
     OpTypes,
     Output,
     PatternText,
+    RandomSamples,
     RecipeFile,
     ReconstructName,
     Seed,
@@ -207,9 +209,7 @@ def pack(
         str | None,
         typer.Option("--data", help="What a loss is measured on; random inputs when left out."),
     ] = None,
-    samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Random samples when there are no data.")
-    ] = 8,
+    samples: RandomSamples = 8,
     seed: Seed = None,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -267,13 +267,8 @@ def shrink(
             help="Images keep a multiple of so many channels, as onnxruntime's fast convolutions need; 1: remove all.",
         ),
     ] = 4,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="What outputs are compared on; random inputs when left out."),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Random samples when there are no data.")
-    ] = 8,
+    data: ComparedOn = None,
+    samples: RandomSamples = 8,
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
@@ -310,13 +305,8 @@ def accelerate(
             help="Rows of activations (batch times sequence) to expect where the model leaves them open.",
         ),
     ] = 64,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="What outputs are compared on; random inputs when left out."),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Random samples when there are no data.")
-    ] = 8,
+    data: ComparedOn = None,
+    samples: RandomSamples = 8,
     seed: Seed = None,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -401,9 +391,7 @@ def verify(
         str | None,
         typer.Option("--data", help="As for compress; seeded random inputs when left out."),
     ] = None,
-    samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Random samples when there are no data.")
-    ] = 8,
+    samples: RandomSamples = 8,
     rtol: Annotated[float, typer.Option("--rtol", min=0, help="Relative tolerance.")] = 1e-3,
     atol: Annotated[
         float,

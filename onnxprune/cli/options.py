@@ -103,6 +103,13 @@ Seed = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of onnxruntime.", show_default=False)
 ]
+ComparedOn = Annotated[
+    str | None,
+    typer.Option("--data", help="What outputs are compared on; random inputs when left out."),
+]
+RandomSamples = Annotated[
+    int, typer.Option("--samples", min=1, help="Random samples when there are no data.")
+]
 RecipeFile = Annotated[
     Path | None,
     typer.Option(

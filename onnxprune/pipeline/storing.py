@@ -64,15 +64,9 @@ def cheapest_storage(
 
 def unit_of(recipe: Recipe, number: int) -> Unit:
     """What an encode step is to save: cycles or bytes."""
-    follows = any(isinstance(step, EstimateStep) for step in _until_next(recipe, number))
+    own = itertools.takewhile(lambda s: not isinstance(s, EncodeStep), recipe.steps[number + 1 :])
+    follows = any(isinstance(step, EstimateStep) for step in own)
     return "cycles" if follows or recipe.search.unit == "cycles" else "blob_bytes"
-
-
-def _until_next(recipe: Recipe, number: int) -> list[Any]:
-    """The steps after an encode step, up to the next one."""
-    return list(
-        itertools.takewhile(lambda s: not isinstance(s, EncodeStep), recipe.steps[number + 1 :])
-    )
 
 
 def _cost(weight: Weight, target: TargetHardware, unit: Unit) -> float:

@@ -152,14 +152,9 @@ def test_balanced_masks_are_the_best_there_are(
     tiles = scores.reshape(scores.shape[1] // lanes, lanes, -1, chunk).swapaxes(1, 2)
     falling = -np.sort(-tiles, axis=3).sum(axis=2).reshape(-1, chunk)
     worth = np.concatenate([np.zeros((len(falling), 1)), np.cumsum(falling, axis=1)], axis=1)
-    steps = min(keep, scores.size) // lanes
-    best = np.full(steps + 1, 0.0)  # by how many steps are taken
-    for tile in worth:
-        best = np.array(
-            [max(best[n - k] + tile[k] for k in range(min(n, chunk) + 1)) for n in range(steps + 1)]
-        )
-    mask = pattern.mask(scores, min(keep, scores.size))
-    assert np.isclose(scores[mask].sum(), best[steps])
+    mask = pattern.mask(scores, keep := min(keep, scores.size))
+    counts = list(range(0, lanes * chunk + 1, lanes))
+    assert np.isclose(scores[mask].sum(), best_total(worth, counts, keep))
 
 
 def test_balanced_lanes_finish_together_and_rows_need_no_filler() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 import onnxprune
 from onnxprune import kernels
 from onnxprune.cli import app
-from onnxprune.errors import KernelError, ModelError, RecipeError
+from onnxprune.errors import DataError, KernelError, ModelError, RecipeError
 from onnxprune.evaluate import run_dataset
 from onnxprune.kernels import compile as compiling
 from onnxprune.model_io import load_model
@@ -260,6 +261,10 @@ def test_what_cannot_be_is_said(network: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has products of ours already"):
         onnxprune.accelerate(fast, tmp_path / "o.onnx")
     assert not (tmp_path / "o.onnx").exists()
+    for command in (onnxprune.accelerate, onnxprune.shrink, partial(onnxprune.pack, values="int8")):
+        with pytest.raises(DataError, match=r"there is no file .*none\.npz"):
+            command(network, tmp_path / "o.onnx", data=tmp_path / "none.npz")
+        assert not (tmp_path / "o.onnx").exists()
     with pytest.raises(ModelError, match=r"there is no file .*none\.onnx"):
         onnxprune.bench(network, [tmp_path / "none.onnx"])
     with pytest.raises(RecipeError, match="batch must be at least 1, found 0"):
